@@ -1,0 +1,213 @@
+"""The signal contract: what a store offers and a checkpoint needs, and whether data fit it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from neurofm.config import Config
+from neurofm.errors import ConfigError, ContractError, SignalError
+from neurofm.sensors import SensorKind, Sensors
+from neurofm.signals import whole_samples
+
+KindName = Literal["eeg", "mag", "grad_planar", "grad_axial", "opm", "seeg", "ecog", "dbs"]
+Reference = Literal["as_recorded", "average"]
+Normalisation = Literal["channel", "kind"]
+
+# Robust standard deviation of band-passed signals, (low, high) in the kind's SI unit: wide
+# enough for every healthy recording we have seen, narrow enough to catch a factor of 1000.
+PLAUSIBLE: dict[SensorKind, tuple[float, float]] = {
+    SensorKind.EEG: (4e-7, 3e-4),
+    SensorKind.SEEG: (1e-6, 9e-4),
+    SensorKind.ECOG: (1e-6, 9e-4),
+    SensorKind.DBS: (4e-7, 3e-4),
+    SensorKind.MAG: (1e-14, 8e-12),
+    SensorKind.GRAD_PLANAR: (2e-13, 1.5e-10),
+    SensorKind.GRAD_AXIAL: (1e-14, 8e-12),
+    SensorKind.OPM: (2e-14, 1.5e-11),
+}
+_PREFIXES = {1e-12: "pico", 1e-9: "nano", 1e-6: "micro", 1e-3: "milli"}
+
+
+class SignalContract(Config):
+    """What every recording of a store has been made to be.
+
+    Parameters
+    ----------
+    sfreq : float
+        Sampling rate in hertz.
+    band_hz : (float, float)
+        High-pass and low-pass edges in hertz. The high-pass edge must be above zero:
+        normalisation divides by a scale and removes no offset.
+    line_hz : "auto", "none" or float
+        Mains frequency whose harmonics are notched; ``auto`` finds 50 or 60 Hz in the
+        spectrum.
+    reference : {kind: "as_recorded" or "average"}
+        Reference per electric kind; kinds not named stay as recorded.
+    normalisation : "channel" or "kind"
+        The divisor that makes a signal unitless: the robust standard deviation of each
+        channel over its recording, or of all channels of a kind together.
+    clip : float
+        Standardised samples are limited to plus and minus this many deviations.
+    window_s : float
+        Length of one model window in seconds.
+    kinds : tuple of str
+        Sensor kinds that are kept.
+    """
+
+    sfreq: float = Field(gt=0)
+    band_hz: tuple[float, float]
+    line_hz: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = "auto"
+    reference: dict[KindName, Reference] = Field(default_factory=dict)
+    normalisation: Normalisation = "channel"
+    clip: float = Field(default=15.0, gt=0)
+    window_s: float = Field(gt=0)
+    kinds: tuple[KindName, ...] = get_args(KindName)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SignalContract:
+        low, high = self.band_hz
+        if not 0 < low < high:
+            raise ValueError(f"band_hz must be 0 < high-pass < low-pass, got {low:g} and {high:g}")
+        if high > self.sfreq / 2:
+            raise ValueError(
+                f"band_hz reaches {high:g} Hz, above the Nyquist frequency {self.sfreq / 2:g} Hz "
+                f"of sfreq {self.sfreq:g} Hz"
+            )
+        try:
+            whole_samples(self.window_s, self.sfreq)
+        except ConfigError as error:
+            raise ValueError(f"window_s: {error}") from None
+        if not self.kinds:
+            raise ValueError("kinds is empty: no channel would be kept")
+        return self
+
+    @property
+    def n_times(self) -> int:
+        """Samples in one window."""
+        return whole_samples(self.window_s, self.sfreq)
+
+    def keeps(self, kind: int) -> bool:
+        """Tell whether channels of a kind are kept."""
+        return SensorKind(kind).label in self.kinds
+
+    def require_same(self, other: SignalContract, ours: str, theirs: str) -> None:
+        """Raise unless two contracts promise the same signal.
+
+        Parameters
+        ----------
+        other : SignalContract
+            The contract to compare with.
+        ours, theirs : str
+            What carries each contract, for the message.
+
+        Raises
+        ------
+        ContractError
+            Naming every field that differs.
+        """
+        a, b = self.to_dict(), other.to_dict()
+        differing = [f"{key}: {a[key]!r} against {b[key]!r}" for key in a if a[key] != b[key]]
+        if differing:
+            raise ContractError(
+                f"{ours} and {theirs} have different signal contracts: {'; '.join(differing)}",
+                hint="preprocess the recordings again under the contract that is needed",
+            )
+
+    def divisor(self, signal: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        """Return what each channel is divided by to become unitless.
+
+        Parameters
+        ----------
+        signal : ndarray, shape (C, T)
+            A whole recording, band-passed, in SI units.
+        kind : ndarray of int, shape (C,)
+            `SensorKind` codes.
+
+        Returns
+        -------
+        ndarray of float32, shape (C,)
+            Robust standard deviations, by channel or by kind.
+        """
+        scale = robust_sd(signal)
+        if self.normalisation == "kind":
+            for code in np.unique(kind):
+                scale[kind == code] = np.median(scale[kind == code])
+        return scale.astype(np.float32)
+
+
+def robust_sd(signal: np.ndarray) -> np.ndarray:
+    """Interquartile range of each row over 1.349: the standard deviation, were it Gaussian.
+
+    Parameters
+    ----------
+    signal : ndarray, shape (C, T)
+        Rows longer than 65 536 samples are read at a regular stride.
+
+    Returns
+    -------
+    ndarray of float64, shape (C,)
+        One value a row.
+    """
+    stride = max(1, signal.shape[1] // 65_536)
+    low, high = np.percentile(signal[:, ::stride], [25, 75], axis=1)
+    return (high - low) / 1.349
+
+
+def check_amplitude(signal: np.ndarray, sensors: Sensors, where: str) -> None:
+    """Refuse amplitudes that no brain and amplifier make, naming the likely mistake.
+
+    Parameters
+    ----------
+    signal : ndarray, shape (C, T)
+        Band-passed samples in what is said to be SI units.
+    sensors : Sensors
+        The channels.
+    where : str
+        File or recording, for the message.
+
+    Raises
+    ------
+    SignalError
+        If the median channel of some kind is too small or too large.
+    """
+    amplitudes = robust_sd(signal)
+    for kind, (low, high) in PLAUSIBLE.items():
+        rows = sensors.of_kind(kind)
+        if not len(rows):
+            continue
+        found = float(np.median(amplitudes[rows]))
+        if low <= found <= high:
+            continue
+        factor = _factor(found, low, high)
+        likely = _likely(factor, kind.unit)
+        raise SignalError(
+            f"{where}: {kind.label} amplitude is {found:.2g} {kind.unit} (robust SD, median of "
+            f"{len(rows)} channels); plausible is {low:.2g} to {high:.2g} {kind.unit}{likely}",
+            hint=f"if so, set `unit_scale: {factor:g}` for this source"
+            if factor
+            else "look at the signal; exclude the file if nothing was connected",
+        )
+
+
+def _factor(found: float, low: float, high: float) -> float | None:
+    """Return the power of 1000 that brings `found` nearest the middle of what is plausible."""
+    if not found > 0:
+        return None
+    middle = float(np.sqrt(low * high))
+    power = round(np.log10(middle / found) / 3)
+    factor = float(10.0 ** (3 * power))
+    return factor if power and low / 3 <= found * factor <= high * 3 else None
+
+
+def _likely(factor: float | None, unit: str) -> str:
+    if factor is None:
+        return ""
+    for size, prefix in _PREFIXES.items():
+        if np.isclose(factor, size):
+            return f"; the numbers look like {prefix}-units ({prefix[0]}{unit}) declared as {unit}"
+        if np.isclose(factor, 1 / size):
+            return f"; the numbers look {1 / size:g} times too small, as if scaled to {unit} twice"
+    return ""
