@@ -1,0 +1,60 @@
+"""Several stores read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from neurofm.errors import StoreError
+from neurofm.sensors import Sensors
+from neurofm.signals import WindowReader
+
+
+class SeveralReaders:
+    """One `WindowReader` over others, in the order given.
+
+    Parameters
+    ----------
+    readers : mapping of str to WindowReader
+        Name (a store's path) and reader.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or a recording is in more than one of them.
+    """
+
+    def __init__(self, readers: Mapping[str, WindowReader]):
+        if not readers:
+            raise StoreError("no store was given", hint="name at least one under `stores`")
+        self._home: dict[str, WindowReader] = {}
+        self._index = pd.concat([reader.index for reader in readers.values()], ignore_index=True)
+        for name, reader in readers.items():
+            for recording_id in reader.index["recording_id"]:
+                if recording_id in self._home:
+                    raise StoreError(
+                        f"recording {recording_id!r} is in {name} and in a store before it",
+                        hint="a recording seen twice would weigh twice; name each store once",
+                    )
+                self._home[recording_id] = reader
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """One row a recording, over all stores."""
+        return self._index
+
+    def sensors(self, recording_id: str) -> Sensors:
+        """Return the channels of a recording."""
+        return self._home[recording_id].sensors(recording_id)
+
+    def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) with standardised samples from `start` on."""
+        self._home[recording_id].read_standard_into(recording_id, start, out)
+
+
+def subjects_seen(index: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the subjects of each dataset, sorted: what a checkpoint must tell of itself."""
+    groups: Sequence[tuple[str, pd.DataFrame]] = list(index.groupby("dataset"))
+    return {str(dataset): sorted(rows["subject"].unique()) for dataset, rows in groups}

@@ -1,0 +1,1 @@
+"""What every training run shares: optimisers, schedules, resumption, logs, the run folder."""

@@ -1,0 +1,282 @@
+"""Pretrain an encoder on stores, without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import Field
+
+from neurofm import checkpoint
+from neurofm.config import Config, digest_of, load_config
+from neurofm.contract import SignalContract
+from neurofm.data.loader import Loader
+from neurofm.data.plan import LoaderConfig, WindowPlan
+from neurofm.data.several import SeveralReaders, subjects_seen
+from neurofm.encoder import EncoderConfig
+from neurofm.errors import TrainingError
+from neurofm.pretrain.bar import StepBar
+from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
+from neurofm.pretrain.module import PretrainModule
+from neurofm.store.reader import open_store
+from neurofm.training.metrics_csv import MetricsCsv, read_metrics
+from neurofm.training.optim import OptimConfig
+from neurofm.training.run_folder import write_provenance
+from neurofm.training.seeding import derived_seed
+from neurofm.training.snapshots import SnapshotEvery, read_snapshot, snapshots
+
+
+class PretrainConfig(Config):
+    """A pretraining run.
+
+    Parameters
+    ----------
+    stores : tuple of str
+        Paths of the stores. They must have one contract.
+    folder : str
+        Where snapshots, logs and the checkpoint go.
+    encoder, objective, loader, optim
+        The parts.
+    steps : int
+        Optimiser steps.
+    snapshot_every : int
+        Steps between training snapshots.
+    seed : int
+        Decides initial weights, order of windows, masks and dropout.
+    resume : "auto" or "never"
+        ``auto`` continues at the exact next sample if the folder holds a snapshot.
+    accelerator, precision : str
+        As in Lightning.
+    """
+
+    stores: tuple[str, ...] = Field(min_length=1)
+    folder: str
+    encoder: EncoderConfig
+    objective: MaskedReconstructionConfig = Field(default_factory=MaskedReconstructionConfig)
+    loader: LoaderConfig = Field(default_factory=LoaderConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    steps: int = Field(gt=0)
+    snapshot_every: int = Field(default=200, gt=0)
+    seed: int = 0
+    resume: Literal["auto", "never"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+
+CONFIG = PretrainConfig
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """Where a finished run is, and how it went."""
+
+    folder: Path
+    checkpoint: Path
+    first_step: int
+    metrics: list[dict[str, float]]
+
+    def summary(self) -> str:
+        """Return what the command prints."""
+        tail = self.metrics[-max(1, len(self.metrics) // 20) :]
+        last = {key: sum(row[key] for row in tail) / len(tail) for key in tail[0]}
+        resumed = f", resumed at {self.first_step}" if self.first_step else ""
+        return (
+            f"pretrained {len(self.metrics)} steps{resumed}: loss {self.metrics[0]['loss']:.3f} -> "
+            f"{last['loss']:.3f}, hidden signal explained {last['signal_explained']:.1%}\n"
+            f"checkpoint: {self.checkpoint}"
+        )
+
+
+def plan(config: PretrainConfig) -> str:
+    """Return what a run would do, without training anything."""
+    data = _Data(config)
+    encoder = config.encoder.build(data.contract)
+    parameters = sum(p.numel() for p in encoder.parameters())
+    hours = float(data.reader.index["duration_s"].sum()) / 3600
+    return (
+        f"{len(data.reader.index)} recordings, {hours:.1f} h, {data.plan.n_windows} windows of "
+        f"{data.contract.window_s:g} s in {data.plan.steps_per_epoch} steps an epoch\n"
+        f"{config.steps} steps = {config.steps / data.plan.steps_per_epoch:.1f} epochs; "
+        f"encoder of {parameters:,} parameters\n"
+        f"to {config.folder}"
+    )
+
+
+def run(config: PretrainConfig) -> PretrainResult:
+    """Train, or continue, or return what is finished.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another run, the stores changed since its snapshot, or the loss
+        is not a number.
+    ContractError
+        If the stores have different contracts.
+    """
+    folder = Path(config.folder)
+    data = _Data(config)
+    first_step, snapshot = _resume_point(config, folder, data.identity)
+    write_provenance(folder, config, seed=config.seed)
+    metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
+    if first_step < config.steps:
+        torch.manual_seed(derived_seed(config.seed, "init"))
+        objective = config.objective.build(config.encoder.build(data.contract))
+        module = PretrainModule(
+            objective,
+            config.optim,
+            total_steps=config.steps,
+            seed=config.seed,
+            metrics=metrics,
+            identity=data.identity,
+        )
+        _fit(config, module, data, first_step, snapshot)
+        _export(config, folder, objective.encoder, data)
+    elif not (folder / "checkpoint").exists():
+        _export(config, folder, _encoder_of(config, data, snapshot), data)
+    rows = read_metrics(folder / "metrics.csv")
+    return PretrainResult(folder, folder / "checkpoint", first_step, rows)
+
+
+class _Data:
+    """The stores of a run, seen as one, and the order their windows are drawn in."""
+
+    def __init__(self, config: PretrainConfig):
+        stores = {path: open_store(path) for path in config.stores}
+        (first, store), *others = stores.items()
+        for path, other in others:
+            store.contract.require_same(other.contract, first, path)
+        self.contract: SignalContract = store.contract
+        self.reader = SeveralReaders(stores)
+        tokenizer = config.encoder.build(self.contract).tokenizer
+        self.plan = WindowPlan(
+            self.reader.index,
+            n_times=self.contract.n_times,
+            patches=tokenizer.n_patches(self.contract.n_times),
+            token_budget=config.loader.token_budget,
+            seed=config.seed,
+        )
+        columns = ["recording_id", "n_times", "n_channels", "source_hash"]
+        rows = self.reader.index[columns].astype(str).sort_values("recording_id")
+        self.identity = {"config": _run_digest(config), "data": digest_of(rows.values.tolist())}
+
+
+def _run_digest(config: PretrainConfig) -> str:
+    """Digest of all that decides the weights: not where they go, nor how fast."""
+    values = config.to_dict()
+    for key in ("folder", "resume", "snapshot_every", "stores", "accelerator"):
+        values.pop(key)
+    values["loader"] = {"token_budget": config.loader.token_budget}
+    return digest_of(values)
+
+
+def _resume_point(
+    config: PretrainConfig, folder: Path, identity: dict[str, str]
+) -> tuple[int, Path | None]:
+    """Return the step to start at, and the snapshot to start from."""
+    found = snapshots(folder / "snapshots")
+    if not found:
+        return 0, None
+    if config.resume == "never":
+        raise TrainingError(
+            f"{folder} already holds a run with snapshots up to {found[-1].name}",
+            hint="choose another folder, or set resume=auto to continue it",
+        )
+    snapshot = read_snapshot(found[-1])
+    saved = snapshot["neurofm"]
+    if saved["config"] != identity["config"]:
+        raise TrainingError(
+            f"{folder} holds a run of another config{_differences(config, folder)}",
+            hint="choose another folder for this config",
+        )
+    if saved["data"] != identity["data"]:
+        raise TrainingError(
+            f"{folder}: the stores have changed since {found[-1].name} was written, so the order "
+            "of samples would change in the middle of the run",
+            hint="start a new folder, or bring the stores back to what they were",
+        )
+    return int(snapshot["global_step"]), found[-1]
+
+
+def _differences(config: PretrainConfig, folder: Path) -> str:
+    """Name the keys in which the config beside a run differs from this one."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return ""
+    before, now = load_config(PretrainConfig, path).to_dict(), config.to_dict()
+    keys = [key for key in now if before[key] != now[key]]
+    return f"; they differ in {', '.join(keys)}" if keys else ""
+
+
+def _fit(
+    config: PretrainConfig,
+    module: PretrainModule,
+    data: _Data,
+    first_step: int,
+    snapshot: Path | None,
+) -> None:
+    loader = Loader(
+        data.reader,
+        data.plan,
+        n_times=data.contract.n_times,
+        sfreq=data.contract.sfreq,
+        first_step=first_step,
+        last_step=config.steps,
+        threads=config.loader.threads,
+        prefetch=config.loader.prefetch,
+    )
+    folder = Path(config.folder)
+    trainer = lightning.Trainer(
+        max_steps=config.steps,
+        max_epochs=-1,
+        accelerator=config.accelerator,
+        devices=1,
+        precision=config.precision,
+        gradient_clip_val=config.optim.clip_norm,
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        callbacks=[
+            SnapshotEvery(folder / "snapshots", every=config.snapshot_every),
+            StepBar("pretrain", config.steps),
+        ],
+        log_every_n_steps=10,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader, ckpt_path=snapshot, weights_only=True)
+
+
+def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> Any:
+    """Rebuild the encoder of a finished run whose checkpoint was not written in time."""
+    if snapshot is None:
+        raise TrainingError("a finished run without a snapshot", hint="start it again")
+    objective = config.objective.build(config.encoder.build(data.contract))
+    state = read_snapshot(snapshot)["state_dict"]
+    prefix = "objective."
+    objective.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()})
+    return objective.encoder
+
+
+def _export(config: PretrainConfig, folder: Path, encoder: Any, data: _Data) -> None:
+    rows = read_metrics(folder / "metrics.csv")
+    stride = max(1, len(rows) // 200)
+    index = data.reader.index
+    checkpoint.save(
+        folder / "checkpoint",
+        encoder.cpu(),
+        contract=data.contract,
+        provenance={
+            "subjects": subjects_seen(index),
+            "recordings": sorted(index["recording_id"]),
+            "hours": round(float(index["duration_s"].sum()) / 3600, 3),
+        },
+        training={
+            "objective": config.objective.to_dict(),
+            "steps": config.steps,
+            "seed": config.seed,
+            "loss": [[int(r["step"]), r["loss"]] for r in rows[::stride]],
+        },
+    )
