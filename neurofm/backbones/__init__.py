@@ -1,0 +1,1 @@
+"""Backbones: a grid of tokens in, a grid of encoded tokens out."""

@@ -1,0 +1,100 @@
+"""The encoder: a tokenizer and a backbone, and the token that stands for what is hidden."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from neurofm.backbones.table import BackboneConfig
+from neurofm.backbones.transformer import TransformerConfig
+from neurofm.config import Config
+from neurofm.contract import SignalContract
+from neurofm.errors import SignalError
+from neurofm.signals import Batch, Grid
+from neurofm.tokenizers.patch import LinearPatchConfig
+from neurofm.tokenizers.table import TokenizerConfig
+
+
+class EncoderConfig(Config):
+    """Architecture of an encoder: all a checkpoint needs to build it again.
+
+    Parameters
+    ----------
+    width : int
+        Features of a token.
+    tokenizer : TokenizerConfig
+        How signal becomes tokens.
+    backbone : BackboneConfig
+        How tokens are mixed.
+    """
+
+    width: int = Field(default=128, ge=2)
+    tokenizer: TokenizerConfig = LinearPatchConfig()
+    backbone: BackboneConfig = TransformerConfig()
+
+    def build(self, contract: SignalContract) -> Encoder:
+        """Build an encoder for signals under `contract`, with fresh weights.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract, or heads the width.
+        """
+        return Encoder(self, contract)
+
+
+class Encoder(nn.Module):
+    """Windows in, encoded tokens out.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        Architecture.
+    contract : SignalContract
+        The signals it is for.
+    """
+
+    def __init__(self, config: EncoderConfig, contract: SignalContract):
+        super().__init__()
+        self.config = config
+        self.width = config.width
+        self.tokenizer = config.tokenizer.build(contract, config.width)
+        self.backbone = config.backbone.build(config.width)
+        self.mask_token = nn.Parameter(torch.empty(config.width))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def forward(self, batch: Batch, hide: Tensor | None = None) -> Grid:
+        """Encode windows.
+
+        Parameters
+        ----------
+        batch : Batch
+            Standardised windows.
+        hide : Tensor of bool, shape (B, S, P), optional
+            Tokens whose content is replaced by the learned mask token before encoding;
+            their place is kept.
+
+        Returns
+        -------
+        Grid
+            Encoded tokens in `content`, shape (B, S, P, D), after the final norm; zeros
+            where nothing is present.
+
+        Raises
+        ------
+        ContractError
+            If the batch has another sampling rate.
+        SignalError
+            If a tensor has the wrong shape.
+        """
+        grid = self.tokenizer(batch)
+        if hide is not None:
+            if hide.shape != grid.present.shape or hide.dtype is not torch.bool:
+                raise SignalError(
+                    f"hide is {hide.dtype} of shape {tuple(hide.shape)}, expected torch.bool of "
+                    f"shape {tuple(grid.present.shape)}: windows, sites, patches"
+                )
+            mask_token = self.mask_token.to(grid.content.dtype)
+            grid = grid.evolve(content=torch.where(hide[..., None], mask_token, grid.content))
+        return self.backbone(grid)

@@ -1,0 +1,1 @@
+"""Layers that tokenizers, backbones and heads are made of."""

@@ -1,0 +1,251 @@
+"""Tokens from fixed patches of each channel: one token a channel and patch.
+
+B windows, C channels (the sites), T samples, P patches, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from neurofm.config import Config
+from neurofm.contract import SignalContract
+from neurofm.errors import ConfigError, ContractError, SignalError
+from neurofm.nn.place import PlaceEncoding
+from neurofm.signals import Batch, Grid, whole_samples
+
+QUIET = 1e-3  # deviations; below it a patch counts as silent
+
+
+class PatchConfig(Config):
+    """What patch tokenizers share.
+
+    Parameters
+    ----------
+    patch_s : float
+        Length of a patch in seconds: a whole number of samples, and a whole number of
+        patches in a window.
+    """
+
+    patch_s: float = Field(default=1.0, gt=0)
+
+    def patch_len(self, contract: SignalContract) -> int:
+        """Return the samples in one patch.
+
+        Raises
+        ------
+        ConfigError
+            If a patch is no whole number of samples, or a window no whole number of patches.
+        """
+        patch_len = whole_samples(self.patch_s, contract.sfreq)
+        if contract.n_times % patch_len:
+            fits = max(1, contract.n_times // patch_len) * self.patch_s
+            raise ConfigError(
+                f"a window of {contract.window_s:g} s is "
+                f"{contract.n_times / patch_len:g} patches of {self.patch_s:g} s, "
+                "not a whole number",
+                hint=f"choose another patch_s, or a contract with window_s: {fits:g}",
+            )
+        return patch_len
+
+
+class LinearPatchConfig(PatchConfig):
+    """One linear map from the samples of a patch to its token."""
+
+    name: Literal["linear_patch"] = "linear_patch"
+
+    def build(self, contract: SignalContract, width: int) -> Tokenizer:
+        """Build the module.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract.
+        """
+        patch_len = self.patch_len(contract)
+        return Tokenizer(nn.Linear(patch_len, width), patch_len, contract.sfreq, width)
+
+
+class ConvPatchConfig(PatchConfig):
+    """Small temporal convolutions within a patch, then a linear map.
+
+    Parameters
+    ----------
+    n_filters : int
+        Channels of each convolution; a multiple of four.
+    kernel, stride : int
+        Of the first convolution, in samples.
+    """
+
+    name: Literal["conv_patch"] = "conv_patch"
+    n_filters: int = Field(default=8, ge=4, multiple_of=4)
+    kernel: int = Field(default=15, ge=1)
+    stride: int = Field(default=8, ge=1)
+
+    def build(self, contract: SignalContract, width: int) -> Tokenizer:
+        """Build the module.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract, or the kernel has no middle.
+        """
+        if self.kernel % 2 == 0:
+            raise ConfigError(
+                f"conv_patch: a kernel of {self.kernel} samples has no middle",
+                hint=f"set kernel to {self.kernel + 1}",
+            )
+        patch_len = self.patch_len(contract)
+        return Tokenizer(ConvPatch(self, patch_len, width), patch_len, contract.sfreq, width)
+
+
+class ConvPatch(nn.Module):
+    """Three temporal convolutions within each patch, after LaBraM (Jiang et al., 2024).
+
+    Group norm works on one patch at a time, so nothing passes from patch to patch, nor from
+    padding. It also takes a patch's amplitude away, which carries band power: the logarithm
+    of the amplitude is handed on beside the filters' output.
+
+    Parameters
+    ----------
+    config : ConvPatchConfig
+        Hyper-parameters.
+    patch_len : int
+        Samples in.
+    width : int
+        Features out.
+    """
+
+    def __init__(self, config: ConvPatchConfig, patch_len: int, width: int):
+        super().__init__()
+        n = config.n_filters
+        self.filters = nn.Sequential(
+            nn.Conv1d(1, n, config.kernel, stride=config.stride, padding=config.kernel // 2),
+            nn.GroupNorm(4, n),
+            nn.GELU(),
+            nn.Conv1d(n, n, 3, padding=1),
+            nn.GroupNorm(4, n),
+            nn.GELU(),
+            nn.Conv1d(n, n, 3, padding=1),
+            nn.GroupNorm(4, n),
+            nn.GELU(),
+        )
+        n_steps = (patch_len - 1) // config.stride + 1
+        self.project = nn.Linear(n * n_steps + 1, width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches, shape (..., patch_len) to (..., width)."""
+        flat = patches.reshape(-1, 1, patches.shape[-1])
+        amplitude = 0.5 * flat.square().mean(-1).clamp_min(QUIET**2).log()  # (N, 1)
+        features = self.filters(flat).flatten(1)
+        tokens = self.project(torch.cat((features, amplitude.to(features.dtype)), dim=-1))
+        return tokens.unflatten(0, patches.shape[:-1])
+
+
+class Tokenizer(nn.Module):
+    """Patches into content, sensors into place.
+
+    Parameters
+    ----------
+    content : Module
+        Maps patches (..., patch_len) to (..., width).
+    patch_len : int
+        Samples in a patch.
+    sfreq : float
+        Sampling rate in hertz of the signals it is for.
+    width : int
+        Features of a token.
+    """
+
+    def __init__(self, content: nn.Module, patch_len: int, sfreq: float, width: int):
+        super().__init__()
+        self.content = content
+        self.place = PlaceEncoding(width)
+        self.patch_len = patch_len
+        self.sfreq = sfreq
+        self.width = width
+
+    def n_patches(self, n_times: int) -> int:
+        """Return the number of patches in a window.
+
+        Raises
+        ------
+        SignalError
+            If `n_times` samples are not a whole number of patches.
+        """
+        if n_times < self.patch_len or n_times % self.patch_len:
+            raise SignalError(
+                f"a window of {n_times} samples is {n_times / self.patch_len:g} patches of "
+                f"{self.patch_len} samples, not a whole number",
+                hint=f"cut windows of a multiple of {self.patch_len / self.sfreq:g} s",
+            )
+        return n_times // self.patch_len
+
+    def patches(self, signal: Tensor) -> Tensor:
+        """Cut signals (B, C, T) into patches (B, C, P, patch_len)."""
+        return signal.unflatten(-1, (self.n_patches(signal.shape[-1]), self.patch_len))
+
+    def forward(self, batch: Batch) -> Grid:
+        """Make tokens.
+
+        Parameters
+        ----------
+        batch : Batch
+            Standardised windows.
+
+        Returns
+        -------
+        Grid
+            One site a channel; content is zero where a channel is padding.
+
+        Raises
+        ------
+        ContractError
+            If the batch has another sampling rate than the tokenizer.
+        SignalError
+            If a tensor has the wrong shape.
+        """
+        self._check(batch)
+        patches = self.patches(batch.signal)
+        dtype = self.place.unknown_position.dtype
+        present = batch.present[..., None].expand(patches.shape[:3])
+        # replaced before and after: a value that is not finite in padding spoils no gradient
+        patches = patches.masked_fill(~present[..., None], 0.0)
+        content = self.content(patches.to(dtype)).masked_fill(~present[..., None], 0.0)
+        place = self.place(
+            batch.position,
+            batch.orientation,
+            batch.kind,
+            located=batch.located,
+            oriented=batch.oriented,
+        )
+        return Grid(
+            content=content,
+            place=place[:, :, None],
+            present=present,
+            position=batch.position,
+            located=batch.located,
+        )
+
+    def _check(self, batch: Batch) -> None:
+        if batch.sfreq != self.sfreq:
+            raise ContractError(
+                f"the batch is sampled at {batch.sfreq:g} Hz, the tokenizer is for "
+                f"{self.sfreq:g} Hz",
+                hint="preprocess the recordings under the checkpoint's contract",
+            )
+        if batch.signal.ndim != 3:
+            raise SignalError(
+                f"batch: signal has shape {tuple(batch.signal.shape)}, expected (B, C, T)"
+            )
+        n_windows, n_channels, _ = batch.signal.shape
+        for name in ("kind", "located", "oriented", "present", "position", "orientation"):
+            last = (3,) if name in {"position", "orientation"} else ()
+            found = tuple(getattr(batch, name).shape)
+            if found != (n_windows, n_channels, *last):
+                raise SignalError(
+                    f"batch: {name} has shape {found}, expected {(n_windows, n_channels, *last)}"
+                )
