@@ -50,7 +50,7 @@ def digest_of(values: Any) -> str:
 
 
 def load_config(
-    model: type[C], source: str | Path, overrides: Sequence[str] = (), *, stage: str = ""
+    model: type[C], source: str | Path | None, overrides: Sequence[str] = (), *, stage: str = ""
 ) -> C:
     """Read a YAML file, apply overrides, and validate.
 
@@ -58,8 +58,9 @@ def load_config(
     ----------
     model : type of Config
         What the file describes.
-    source : str or Path
-        A path, or the name of a file under ``configs/<stage>/``.
+    source : str or Path, optional
+        A path, or the name of a file under ``configs/<stage>/``. Without one, only the
+        overrides are set.
     overrides : sequence of str
         ``key=value``, with dots for nesting and integers for list items. The value is
         YAML: ``optim.lr=1e-3``, ``sources.0.include=['*.edf']``.
@@ -77,11 +78,10 @@ def load_config(
         If the file is missing or not YAML, a key is unknown or twice there, or a value
         has the wrong type; the message carries the path inside the YAML.
     """
-    path = find_config(source, stage)
-    values = _read_yaml(path)
+    values = {} if source is None else _read_yaml(find_config(source, stage))
     for override in overrides:
         _override(values, override)
-    return parse_config(model, values, where=str(source))
+    return parse_config(model, values, where=stage if source is None else str(source))
 
 
 def parse_config(model: type[C], values: Any, *, where: str) -> C:

@@ -1,0 +1,27 @@
+"""Fixtures that every room shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads():
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """Folder of real recordings; the test is skipped, with the reason, where there is none."""
+    folder = Path(os.environ.get("NEUROFM_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if (folder / "MANIFEST.md").exists():
+        return folder
+    reason = f"no real recordings at {folder}; set NEUROFM_TEST_DATA"
+    if os.environ.get("NEUROFM_REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
