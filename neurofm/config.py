@@ -163,9 +163,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(
-            f"override {override!r} is not key=value", hint="for example: steps=2000"
-        )
+        raise ConfigError(f"override {override!r} is not key=value", hint="for example: steps=2000")
     parts = key.split(".")
     here: Any = values
     for depth, part in enumerate(parts[:-1]):

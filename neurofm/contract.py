@@ -28,7 +28,7 @@ PLAUSIBLE: dict[SensorKind, tuple[float, float]] = {
     SensorKind.GRAD_AXIAL: (1e-14, 8e-12),
     SensorKind.OPM: (2e-14, 1.5e-11),
 }
-_PREFIXES = {1e-12: "pico", 1e-9: "nano", 1e-6: "micro", 1e-3: "milli"}
+_PREFIXES = {1e-12: "p", 1e-9: "n", 1e-6: "u", 1e-3: "m"}
 
 
 class SignalContract(Config):
@@ -207,7 +207,7 @@ def _likely(factor: float | None, unit: str) -> str:
         return ""
     for size, prefix in _PREFIXES.items():
         if np.isclose(factor, size):
-            return f"; the numbers look like {prefix}-units ({prefix[0]}{unit}) declared as {unit}"
+            return f"; the numbers look like {prefix}{unit} declared as {unit}"
         if np.isclose(factor, 1 / size):
             return f"; the numbers look {1 / size:g} times too small, as if scaled to {unit} twice"
     return ""

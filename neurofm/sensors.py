@@ -138,7 +138,7 @@ class Sensors:
         return self.known != Knowledge.ABSENT
 
     def of_kind(self, kind: SensorKind) -> np.ndarray:
-        """Indices of the channels of one kind, shape (n,)."""
+        """Return the indices of the channels of one kind, shape (n,)."""
         return np.flatnonzero(self.kind == kind)
 
     def select(self, index: Sequence[int] | np.ndarray) -> Sensors:
@@ -289,20 +289,18 @@ def _coil_kinds() -> dict[int, SensorKind]:
     from mne._fiff.constants import FIFF
 
     families = {
-        SensorKind.GRAD_PLANAR: ("VV_PLANAR_W", "VV_PLANAR_T1", "VV_PLANAR_T2", "VV_PLANAR_T3", "VV_PLANAR_T4",
-                                 "NM_122"),
-        SensorKind.MAG: ("VV_MAG_W", "VV_MAG_T1", "VV_MAG_T2", "VV_MAG_T3", "VV_MAG_T4", "MAGNES_MAG",
-                         "BABY_MAG", "KRISS_GRAD_MAG", "ARTEMIS123_MAG",
-                         "POINT_MAGNETOMETER", "POINT_MAGNETOMETER_X", "POINT_MAGNETOMETER_Y"),
-        SensorKind.GRAD_AXIAL: ("AXIAL_GRAD_5CM", "CTF_GRAD", "MAGNES_GRAD", "KIT_GRAD",
-                                "BABY_GRAD", "ARTEMIS123_GRAD", "KRISS_GRAD", "COMPUMEDICS_ADULT_GRAD",
-                                "COMPUMEDICS_PEDIATRIC_GRAD"),
-        SensorKind.OPM: ("QUSPIN_ZFOPM_MAG", "QUSPIN_ZFOPM_MAG2", "FIELDLINE_OPM_MAG_GEN1",
-                         "KERNEL_OPM_MAG_GEN1"),
-    }  # fmt: skip
+        SensorKind.GRAD_PLANAR: """VV_PLANAR_W VV_PLANAR_T1 VV_PLANAR_T2 VV_PLANAR_T3
+            VV_PLANAR_T4 NM_122""",
+        SensorKind.MAG: """VV_MAG_W VV_MAG_T1 VV_MAG_T2 VV_MAG_T3 VV_MAG_T4 MAGNES_MAG
+            BABY_MAG POINT_MAGNETOMETER""",
+        SensorKind.GRAD_AXIAL: """AXIAL_GRAD_5CM CTF_GRAD MAGNES_GRAD KIT_GRAD BABY_GRAD
+            ARTEMIS123_GRAD KRISS_GRAD COMPUMEDICS_ADULT_GRAD COMPUMEDICS_PEDIATRIC_GRAD""",
+        SensorKind.OPM: """QUSPIN_ZFOPM_MAG QUSPIN_ZFOPM_MAG2 FIELDLINE_OPM_MAG_GEN1
+            KERNEL_OPM_MAG_GEN1""",
+    }
     codes = {}
     for kind, names in families.items():
-        for name in names:
+        for name in names.split():
             code = FIFF.get(f"FIFFV_COIL_{name}")
             if code is not None:
                 codes[int(code)] = kind
@@ -347,7 +345,7 @@ def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sen
 
 
 def brain_picks(info: mne.Info) -> list[int]:
-    """Indices of the channels that are brain sensors, reference magnetometers included."""
+    """Return the indices of channels that are brain sensors, reference magnetometers included."""
     return [i for i, ch in enumerate(info["chs"]) if kind_of(ch) is not None]
 
 

@@ -159,12 +159,11 @@ def good_spans(events: Iterable[Event], duration_s: float) -> tuple[tuple[float,
         if e.description.upper().startswith(("BAD", "EDGE"))
     )
     spans, start = [], 0.0
-    for onset, stop in bad:
+    for onset, stop in [*bad, (duration_s, duration_s)]:
+        onset = min(onset, duration_s)
         if onset > start:
-            spans.append((start, min(onset, duration_s)))
+            spans.append((start, onset))
         start = max(start, stop)
-    if start < duration_s:
-        spans.append((start, duration_s))
     return tuple(spans)
 
 

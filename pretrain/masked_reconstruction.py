@@ -92,9 +92,7 @@ class MaskedReconstruction(nn.Module):
 
         # 3. Score only what was hidden; a mask never hides padding.
         signal = (self.predict_signal(hidden).float() - target).square().mean()
-        spectrum = (
-            (self.predict_spectrum(hidden).float() - self.log_power(target)).square().mean()
-        )
+        spectrum = (self.predict_spectrum(hidden).float() - self.log_power(target)).square().mean()
         total = self.config.signal * signal + self.config.spectrum * spectrum
         terms = {
             "signal": signal.detach(),

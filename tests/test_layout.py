@@ -23,7 +23,9 @@ ORDERED = (0, 3, 5)
 
 
 def python_files():
-    return sorted(p for p in ROOT.glob("*/**/*.py") if p.parts[len(ROOT.parts)] in ("neurofm", *LINKED))
+    return sorted(
+        p for p in ROOT.glob("*/**/*.py") if p.parts[len(ROOT.parts)] in ("neurofm", *LINKED)
+    )
 
 
 def room_of(path):
