@@ -226,7 +226,7 @@ def _spellings() -> dict[str, str]:
 
 
 @cache
-def template_positions() -> dict[str, tuple[float, float, float]]:
+def template_positions() -> dict[str, tuple[float, ...]]:
     """Positions of the 10-05 system in the head frame, in metres.
 
     The template is MNE's 10-05 montage on the Colin27 head, moved to the frame of its own

@@ -64,6 +64,7 @@ class MaskedReconstruction(nn.Module):
         length = encoder.tokenizer.patch_len
         self.predict_signal = nn.Linear(encoder.width, length)
         self.predict_spectrum = nn.Linear(encoder.width, length // 2)
+        self.window: Tensor
         self.register_buffer("window", torch.hann_window(length, periodic=False), persistent=False)
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -56,5 +56,6 @@ class SeveralReaders:
 
 def subjects_seen(index: pd.DataFrame) -> dict[str, list[str]]:
     """Return the subjects of each dataset, sorted: what a checkpoint must tell of itself."""
-    groups: Sequence[tuple[str, pd.DataFrame]] = list(index.groupby("dataset"))
-    return {str(dataset): sorted(rows["subject"].unique()) for dataset, rows in groups}
+    return {
+        str(dataset): sorted(rows["subject"].unique()) for dataset, rows in index.groupby("dataset")
+    }

@@ -40,7 +40,8 @@ class OptimConfig(Config):
 
     def build(self, module: nn.Module, total_steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
         """Return the optimiser of every trainable parameter, and its schedule."""
-        decayed, spared = [], []
+        decayed: list[nn.Parameter] = []
+        spared: list[nn.Parameter] = []
         for parameter in module.parameters():
             if parameter.requires_grad:
                 (decayed if parameter.ndim > 1 else spared).append(parameter)

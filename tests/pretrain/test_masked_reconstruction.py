@@ -1,0 +1,114 @@
+import dataclasses
+
+import pytest
+import torch
+
+from neurofm.contract import SignalContract
+from neurofm.encoder import EncoderConfig
+from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
+from neurofm.pretrain.masks import MASKS, RandomMaskConfig
+from neurofm.signals import Batch
+
+CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
+ENCODER = EncoderConfig.model_validate(
+    {
+        "width": 16,
+        "tokenizer": {"name": "linear_patch", "patch_s": 0.5},
+        "backbone": {"name": "transformer", "depth": 1, "n_heads": 2, "dropout": 0.0},
+    }
+)
+
+
+def make_batch(n_channels=5, n_padding=0, n_windows=2, signal=None):
+    draw = torch.Generator().manual_seed(0)
+    shape = (n_windows, n_channels)
+    present = torch.ones(shape, dtype=torch.bool)
+    present[:, n_channels - n_padding :] = False
+    return Batch(
+        signal=torch.randn(*shape, 128, generator=draw) if signal is None else signal,
+        position=0.1 * torch.randn(*shape, 3, generator=draw),
+        orientation=torch.zeros(*shape, 3),
+        kind=torch.zeros(shape, dtype=torch.long),
+        located=present, oriented=torch.zeros_like(present), present=present, sfreq=64.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def objective():
+    torch.manual_seed(0)
+    return MaskedReconstructionConfig().build(ENCODER.build(CONTRACT))
+
+
+def loss(objective, batch, seed=1):
+    return objective(batch, torch.Generator().manual_seed(seed))
+
+
+def test_same_generator_same_loss(objective):
+    assert loss(objective, make_batch()).total == loss(objective, make_batch()).total
+    assert loss(objective, make_batch()).total != loss(objective, make_batch(), seed=2).total
+
+
+def test_what_padding_holds_does_not_move_the_loss(objective):
+    batch = make_batch(n_channels=6, n_padding=2)
+    louder = batch.signal.clone()
+    louder[:, -2:] = 1e6
+    noisy = dataclasses.replace(batch, signal=louder)
+    torch.testing.assert_close(loss(objective, batch).total, loss(objective, noisy).total)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_prediction_never_sees_what_is_hidden(objective, mask):
+    """Only the target may depend on hidden samples: with targets' weights at zero, nothing does."""
+    config = MaskedReconstructionConfig(mask=MASKS[mask]())
+    seeing = config.build(objective.encoder)
+    batch = make_batch()
+    batch.signal.requires_grad_()
+    patches = seeing.encoder.tokenizer.patches(batch.signal)
+    hide = config.mask(batch, patches.shape[2], torch.Generator().manual_seed(3))
+    seeing.encoder(batch, hide).content[hide].square().sum().backward()
+    touched = seeing.encoder.tokenizer.patches(batch.signal.grad).abs().sum(-1) > 0
+    assert not (touched & hide).any()
+    assert touched.any()
+
+
+def test_gradients_reach_every_parameter(objective):
+    loss(objective, make_batch()).total.backward()
+    silent = [name for name, p in objective.named_parameters() if p.grad is None]
+    assert not [name for name in silent if "orientation" not in name]
+
+
+def test_predicting_zero_explains_nothing(objective):
+    for head in (objective.predict_signal, objective.predict_spectrum):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    assert abs(loss(objective, make_batch()).terms["signal_explained"]) < 1e-6
+
+
+def test_weights_of_the_terms_add_up(objective):
+    result = loss(objective, make_batch())
+    torch.testing.assert_close(result.total, result.terms["signal"] + result.terms["spectrum"])
+    only = MaskedReconstructionConfig(spectrum=0.0).build(objective.encoder)
+    only.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(loss(only, make_batch()).total, result.terms["signal"])
+
+
+def test_log_power_finds_the_frequency_of_a_sine(objective):
+    t = torch.arange(32) / 64
+    for hz in (4, 8, 20):
+        power = objective.log_power(torch.sin(2 * torch.pi * hz * t))
+        assert power.argmax() == hz // 2 - 1  # patches of 0.5 s: steps of 2 Hz, from 2 Hz
+
+
+def test_what_the_visible_channels_determine_is_learnt(objective):
+    config = MaskedReconstructionConfig(mask=RandomMaskConfig(ratio=0.3), spectrum=0.0)
+    learner = config.build(objective.encoder)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=5e-3)
+    t = torch.arange(128) / 64
+    for step in range(120):
+        phase = torch.rand(32, 1, 1, generator=torch.Generator().manual_seed(step)) * 6.28
+        wave = torch.sin(2 * torch.pi * 4 * t + phase).expand(32, 5, 128)
+        result = loss(learner, make_batch(n_windows=32, signal=wave), seed=step)
+        optimiser.zero_grad()
+        result.total.backward()
+        optimiser.step()
+    assert result.terms["signal_explained"] > 0.5
