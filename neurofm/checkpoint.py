@@ -24,7 +24,7 @@ from neurofm import __version__
 from neurofm.backbones.table import BACKBONES
 from neurofm.config import Config, parse_config
 from neurofm.contract import SignalContract
-from neurofm.embedding import witness
+from neurofm.embedding import Source, embed, witness
 from neurofm.encoder import Encoder, EncoderConfig
 from neurofm.errors import CheckpointError, ConfigError, unknown_name
 from neurofm.nn.weights import check_fit, digest_of_state, read_weights, storable, weights_digest
@@ -85,6 +85,54 @@ class Checkpoint:
     digest: str
     licence: str
     path: Path
+
+    def embed(
+        self,
+        source: Source,
+        *,
+        pool: str = "mean",
+        batch_size: int = 32,
+        unit_scale: float = 1.0,
+        allow_unlocated: bool = False,
+    ) -> np.ndarray:
+        """Bring data under the contract and return one vector a window.
+
+        Parameters
+        ----------
+        source : mne.io.BaseRaw, mne.BaseEpochs or Recording
+            A continuous recording is tiled into windows; an epoch is a window. Nothing is
+            changed in it. `embedding.windows_of` says exactly what is done.
+        pool : "mean"
+            How the tokens of a window become one vector.
+        batch_size : int
+            Windows at a time; changes speed and memory, not the result.
+        unit_scale : float
+            Factor that brings the samples to volts or tesla, should they not be.
+        allow_unlocated : bool
+            Accept data of which no channel has a position.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_windows, D)
+            One row a window, in order.
+
+        Raises
+        ------
+        SignalError
+            If amplitudes are implausible for the unit, the data are too short or epochs of
+            another length, or no channel can be used.
+        SensorError
+            If nothing has a position.
+        """
+        return embed(
+            self.encoder,
+            self.contract,
+            source,
+            pool=pool,
+            batch_size=batch_size,
+            unit_scale=unit_scale,
+            allow_unlocated=allow_unlocated,
+        )
 
 
 def save(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import ceil
+from pathlib import Path
+from typing import Any
 
+import mne
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder
+from neurofm.errors import ConfigError, SignalError, unknown_name
 from neurofm.nn.pool import MeanPool
-from neurofm.sensors import SensorKind, Sensors
-from neurofm.signals import Batch
+from neurofm.preprocessing.from_mne import recording_from_raw
+from neurofm.preprocessing.harmonise import harmonise
+from neurofm.sensors import SensorKind, Sensors, brain_picks
+from neurofm.signals import Batch, Entities, Event, Recording
 
-if TYPE_CHECKING:
-    pass
+Source = mne.io.BaseRaw | mne.BaseEpochs | Recording
 
 POOLS: dict[str, type[MeanPool]] = {"mean": MeanPool}
 
@@ -108,6 +113,139 @@ def embed_batch(encoder: Encoder, batch: Batch, pool: nn.Module) -> Tensor:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def embed(
+    encoder: Encoder,
+    contract: SignalContract,
+    source: Source,
+    *,
+    pool: str = "mean",
+    batch_size: int = 32,
+    **reading: Any,
+) -> np.ndarray:
+    """Apply a contract to new data and encode them; see `Checkpoint.embed`."""
+    if pool not in POOLS:
+        raise unknown_name("pool", pool, POOLS)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; at least one window a batch is needed")
+    windows = windows_of(source, contract, **reading)
+    pooled = [embed_batch(encoder, b, POOLS[pool]()).cpu() for b in windows.batches(batch_size)]
+    return torch.cat(pooled).numpy()
+
+
+# ---------------------------------------------------------------------------------------
+# New data under a contract
+
+
+def windows_of(
+    source: Source,
+    contract: SignalContract,
+    *,
+    unit_scale: float = 1.0,
+    allow_unlocated: bool = False,
+) -> Windows:
+    """Make windows of new data exactly as preprocessing and loading make them of a store.
+
+    Parameters
+    ----------
+    source : mne.io.BaseRaw, mne.BaseEpochs or Recording
+        A continuous recording is tiled from its first sample and what is left at its end
+        dropped; window ``i`` covers ``i * window_s`` to ``(i + 1) * window_s``, also where an
+        annotation calls it bad. An epoch is a window, so it must be as long as one (the
+        extra sample that MNE's ``tmax`` includes is dropped); it is filtered and resampled
+        for itself, and edges of short epochs suffer: filter before cutting where that
+        matters. Scale and mains are found over all epochs together.
+    contract : SignalContract
+        What the windows are to be.
+    unit_scale : float
+        Factor that brings the samples of an MNE object to volts or tesla.
+    allow_unlocated : bool
+        Accept an MNE object of which no channel has a position.
+
+    Returns
+    -------
+    Windows
+        With the channels that preprocessing would have kept.
+
+    Raises
+    ------
+    SignalError
+        If amplitudes are implausible, an epoch is not as long as a window, the recording is
+        shorter than one, or no channel can be used.
+    SensorError
+        If nothing has a position.
+    """
+    reading = {"unit_scale": unit_scale, "allow_unlocated": allow_unlocated}
+    if isinstance(source, Recording):
+        if unit_scale != 1.0:
+            source = source.evolve(signal=source.signal * np.float32(unit_scale))
+        return _tiled(source, contract)
+    if isinstance(source, mne.BaseEpochs):
+        return _from_epochs(source, contract, reading)
+    if isinstance(source, mne.io.BaseRaw):
+        return _tiled(recording_from_raw(source, _entities(source), **reading), contract)
+    raise SignalError(
+        f"embed takes an mne.io.Raw, an mne.Epochs or a Recording, not {type(source).__name__}",
+        hint="wrap an array with mne.io.RawArray: units and sensors have to be known",
+    )
+
+
+def _tiled(recording: Recording, contract: SignalContract) -> Windows:
+    recording = harmonise(recording, contract)
+    n = contract.n_times
+    starts = np.arange(recording.n_times // n) * n
+    return _cut(recording, contract, starts)
+
+
+def _from_epochs(
+    epochs: mne.BaseEpochs, contract: SignalContract, reading: dict[str, Any]
+) -> Windows:
+    sfreq = float(epochs.info["sfreq"])
+    picks = brain_picks(epochs.info)
+    data = epochs.get_data(picks=picks, verbose="error") if picks else np.empty((0, 0, 0))
+    if not data.size:
+        raise SignalError(f"nothing to embed: {len(data)} epochs of {len(picks)} brain channels")
+    exact = contract.window_s * sfreq
+    if not exact - 1e-6 <= data.shape[2] <= exact + 1 + 1e-6:
+        raise SignalError(
+            f"epochs are {data.shape[2] / sfreq:g} s long, the model's windows "
+            f"{contract.window_s:g} s",
+            hint=f"cut epochs of tmax - tmin = {contract.window_s:g} s, or crop them",
+        )
+    n = ceil(exact - 1e-6)
+    info = mne.pick_info(epochs.info, picks, verbose="error")
+    joined = mne.io.RawArray(np.concatenate(data[:, :, :n], axis=1), info, verbose="error")
+    recording = recording_from_raw(joined, _entities(epochs), **reading)
+    # edges, which no filter crosses
+    cuts = (Event(onset_s=k * n / sfreq, duration_s=0.0, description="EDGE epoch")
+            for k in range(1, len(data)))  # fmt: skip
+    recording = harmonise(recording.evolve(events=tuple(cuts)), contract)
+    starts = np.ceil(np.arange(len(data)) * n * (contract.sfreq / sfreq) - 1e-6).astype(int)
+    return _cut(recording, contract, starts)
+
+
+def _cut(recording: Recording, contract: SignalContract, starts: np.ndarray) -> Windows:
+    divisor = contract.divisor(recording.signal, recording.sensors.kind)
+    if not (divisor > 0).all():
+        silent = np.asarray(recording.sensors.ch_names)[~(divisor > 0)]
+        raise SignalError(
+            f"{recording.recording_id}: no scale can be found for {', '.join(silent)}: silent for "
+            "most of the recording",
+            hint="mark them bad, or crop the recording to where they were connected",
+        )
+    standard = recording.signal / divisor[:, None]
+    np.clip(standard, -contract.clip, contract.clip, out=standard)
+    pieces = np.lib.stride_tricks.sliding_window_view(standard, contract.n_times, axis=1)
+    return Windows(
+        signal=pieces[:, starts].swapaxes(0, 1), sensors=recording.sensors, sfreq=contract.sfreq
+    )
+
+
+def _entities(source: mne.io.BaseRaw | mne.BaseEpochs) -> Entities:
+    """Name new data after their file, for messages."""
+    filename = source.filenames[0] if isinstance(source, mne.io.BaseRaw) else source.filename
+    return Entities(dataset="new", subject=Path(filename).stem if filename else "data")
 
 
 # ---------------------------------------------------------------------------------------
