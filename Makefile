@@ -1,0 +1,43 @@
+# make demo   everything on a simulated cohort: simulate, preprocess, pretrain, finetune, report
+# make test   the test suite        make lint   style and types
+# make bench  the benchmarks        make wheel  build a wheel, run it in an empty environment
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench wheel clean
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/neurofm demo folder=demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs tests benchmarks *.md
+
+bench: $(VENV)/.dev
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+wheel: $(VENV)/.dev
+	rm -rf build dist $(VENV)-wheel
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/pip install -q -c constraints.txt dist/*.whl
+	cd / && $(abspath $(VENV))-wheel/bin/python $(CURDIR)/tests/wheel_smoke.py
+	rm -rf build $(VENV)-wheel
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel build dist demo *.egg-info
