@@ -1,0 +1,1 @@
+"""From a store to batches: which windows, in which order, put together how."""

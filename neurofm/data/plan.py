@@ -1,0 +1,266 @@
+"""Which windows, in which order: a pure function of (seed, epoch, step).
+
+No array here is as long as the number of windows. A window is a number; where it lies follows
+from cumulative counts over good spans, and shuffling is a permutation of numbers that is
+computed where it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from neurofm.config import Config
+from neurofm.errors import ConfigError, SignalError
+
+_ROUNDS = 6
+
+
+class LoaderConfig(Config):
+    """How windows become batches.
+
+    Parameters
+    ----------
+    token_budget : int
+        Channels times patches in a batch, at most; a window is never split.
+    threads : int
+        Threads that read and decode.
+    prefetch : int
+        Batches made ahead of the consumer.
+    """
+
+    token_budget: int = Field(default=8192, ge=1)
+    threads: int = Field(default=2, ge=1)
+    prefetch: int = Field(default=4, ge=1)
+
+
+@dataclass(frozen=True)
+class WindowRef:
+    """One window: a recording, and the sample it starts at."""
+
+    recording_id: str
+    start: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Bucket:
+    """The spans of all recordings with one number of channels; arrays are (n_spans,)."""
+
+    batch_size: int
+    recording: np.ndarray  # row in the plan's recording_ids
+    start: np.ndarray  # first sample of the span
+    slack: np.ndarray  # samples left over when the span is full of windows
+    stop: np.ndarray  # cumulative number of windows, this span included
+    name: str
+
+    @property
+    def n_windows(self) -> int:
+        return int(self.stop[-1])
+
+    @property
+    def n_batches(self) -> int:
+        return -(-self.n_windows // self.batch_size)
+
+
+class WindowPlan:
+    """Every window of every good span once an epoch, shuffled, in batches of one montage size.
+
+    Windows tile each span from a phase drawn anew each epoch, so that over epochs a model
+    sees a recording cut at every place. Batches of one bucket differ in size by at most one.
+
+    Parameters
+    ----------
+    index : DataFrame
+        The index of a store; needs recording_id, n_channels, n_times, sfreq and spans.
+    n_times : int
+        Samples in a window.
+    patches : int
+        Tokens a channel makes of a window.
+    token_budget : int
+        Channels times patches in a batch, at most; one window at least.
+    seed : int
+        Everything random follows from it.
+
+    Attributes
+    ----------
+    n_windows : int
+        Windows in an epoch.
+    steps_per_epoch : int
+        Batches in an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If a length is not positive.
+    SignalError
+        If no good span is as long as a window.
+    """
+
+    def __init__(
+        self, index: pd.DataFrame, *, n_times: int, patches: int, token_budget: int, seed: int
+    ):
+        for name, value in (
+            ("n_times", n_times),
+            ("patches", patches),
+            ("token_budget", token_budget),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name} must be positive, got {value}")
+        self.n_times = n_times
+        self.seed = seed
+        self._recording_ids, spans = _spans(index)
+        fitting = spans[spans["stop"] - spans["start"] >= n_times]
+        if fitting.empty:
+            raise _no_window(spans, n_times)
+        by_channels = {
+            n: fitting[fitting["n_channels"] == n]
+            for n in sorted(set(fitting["n_channels"].tolist()))
+        }
+        self._buckets = [
+            _bucket(n, rows, n_times, max(1, token_budget // (n * patches)))
+            for n, rows in by_channels.items()
+        ]
+        self.n_windows = sum(bucket.n_windows for bucket in self._buckets)
+        self._batch_stop = np.cumsum([bucket.n_batches for bucket in self._buckets])
+        self.steps_per_epoch = int(self._batch_stop[-1])
+
+    def batch(self, step: int) -> tuple[WindowRef, ...]:
+        """Return the windows of one global step.
+
+        Parameters
+        ----------
+        step : int
+            From zero on; the epoch is ``step // steps_per_epoch``.
+
+        Returns
+        -------
+        tuple of WindowRef
+            In order; all from recordings with the same number of channels.
+        """
+        if step < 0:
+            raise ConfigError(f"step must not be negative, got {step}")
+        epoch, step = divmod(step, self.steps_per_epoch)
+        number = int(
+            permute(np.array([step]), self.steps_per_epoch, f"{self.seed}/{epoch}/steps")[0]
+        )
+        which = int(np.searchsorted(self._batch_stop, number, side="right"))
+        bucket = self._buckets[which]
+        number -= int(self._batch_stop[which]) - bucket.n_batches
+        # cut evenly: batches of a bucket differ by one window at most
+        first, stop = (bucket.n_windows * n // bucket.n_batches for n in (number, number + 1))
+        key = f"{self.seed}/{epoch}/{bucket.name}"
+        windows = permute(np.arange(first, stop), bucket.n_windows, key)
+        return self._locate(bucket, windows, epoch)
+
+    def _locate(self, bucket: _Bucket, windows: np.ndarray, epoch: int) -> tuple[WindowRef, ...]:
+        spans = np.searchsorted(bucket.stop, windows, side="right")
+        within = windows - np.where(spans > 0, bucket.stop[spans - 1], 0)
+        refs = []
+        for span, position in zip(spans.tolist(), within.tolist(), strict=True):
+            recording_id = self._recording_ids[bucket.recording[span]]
+            start = int(bucket.start[span])
+            draw = _draw(f"{self.seed}/{epoch}/{recording_id}/{start}")
+            phase = draw % (int(bucket.slack[span]) + 1)
+            refs.append(WindowRef(recording_id, start + phase + position * self.n_times))
+        return tuple(refs)
+
+
+def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """Return the recordings by name, and all good spans in samples, those of one after another."""
+    ordered = index.sort_values("recording_id")
+    recording, start, stop, n_channels = [], [], [], []
+    columns = (ordered[c] for c in ("spans", "sfreq", "n_times", "n_channels"))
+    for row, (edges, sfreq, n_times, channels) in enumerate(zip(*columns, strict=True)):
+        # inwards to whole samples; a microsample of slack undoes the rounding of seconds
+        firsts = np.ceil(np.asarray(edges[0::2]) * sfreq - 1e-6).astype(np.int64)
+        lasts = np.floor(np.asarray(edges[1::2]) * sfreq + 1e-6).astype(np.int64)
+        recording += [row] * len(firsts)
+        start += firsts.tolist()
+        stop += np.minimum(lasts, n_times).tolist()
+        n_channels += [channels] * len(firsts)
+    table = {"recording": recording, "start": start, "stop": stop, "n_channels": n_channels}
+    return ordered["recording_id"].tolist(), pd.DataFrame(table, dtype=np.int64)
+
+
+def _bucket(n_channels: int, spans: pd.DataFrame, n_times: int, batch_size: int) -> _Bucket:
+    length = (spans["stop"] - spans["start"]).to_numpy()
+    return _Bucket(
+        batch_size=batch_size,
+        recording=spans["recording"].to_numpy(),
+        start=spans["start"].to_numpy(),
+        slack=length % n_times,
+        stop=np.cumsum(length // n_times),
+        name=f"{n_channels} channels",
+    )
+
+
+def _no_window(spans: pd.DataFrame, n_times: int) -> SignalError:
+    if spans.empty:
+        return SignalError(
+            "there is no good span to draw windows from",
+            hint="the store is empty, or everything in it is marked BAD",
+        )
+    longest = int((spans["stop"] - spans["start"]).max())
+    return SignalError(
+        f"no good span holds a window of {n_times} samples; the longest has {longest}",
+        hint="shorten window_s, or mark less as BAD",
+    )
+
+
+# ---------------------------------------------------------------------------------------
+# Randomness without state
+
+
+def _draw(key: str) -> int:
+    """Return 64 bits that follow from the key alone."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
+
+
+def permute(numbers: np.ndarray | Sequence[int], n: int, key: str) -> np.ndarray:
+    """Return the images of `numbers` under a permutation of 0..n-1 that `key` chooses.
+
+    A Feistel network permutes the numbers of an even count of bits, whatever its round
+    function; an image of n or more is permuted again until it falls below n.
+
+    Parameters
+    ----------
+    numbers : array of int, shape (k,)
+        Each from 0 to n - 1.
+    n : int
+        Size of what is permuted; time and memory do not depend on it.
+    key : str
+        Names the permutation.
+
+    Returns
+    -------
+    ndarray of int64, shape (k,)
+        Their places.
+    """
+    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    keys = [np.uint64(_draw(f"{key}/{i}")) for i in range(_ROUNDS)]
+    image = np.asarray(numbers).astype(np.uint64)
+    todo = np.ones(image.shape, bool)
+    while todo.any():
+        image[todo] = _feistel(image[todo], keys, half)
+        todo = image >= n
+    return image.astype(np.int64)
+
+
+def _feistel(numbers: np.ndarray, keys: Sequence[np.uint64], half: int) -> np.ndarray:
+    shift, mask = np.uint64(half), np.uint64(2**half - 1)
+    left, right = numbers >> shift, numbers & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """Scramble 64 bits (the finaliser of splitmix64)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,79 @@
+"""The index: one Parquet file that lists every complete recording of a store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neurofm.errors import StoreError
+from neurofm.store.layout import index_path, replace_synced
+
+SCHEMA = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("dataset", pa.string()),
+        ("subject", pa.string()),
+        ("session", pa.string()),
+        ("task", pa.string()),
+        ("run", pa.string()),
+        ("kinds", pa.string()),
+        ("n_channels", pa.int32()),
+        ("sfreq", pa.float64()),
+        ("n_times", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("n_events", pa.int32()),
+        ("spans", pa.list_(pa.float64())),
+        ("montage", pa.string()),
+        ("source", pa.string()),
+        ("source_hash", pa.string()),
+        ("n_bytes", pa.int64()),
+    ]
+)
+
+
+def read_index(store: Path) -> pd.DataFrame:
+    """Read the index of a store.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, damaged, or lacks a column.
+    """
+    path = index_path(store)
+    try:
+        table = pq.read_table(path, schema=SCHEMA)
+    except FileNotFoundError:
+        raise _unusable(path, "is missing") from None
+    except (OSError, pa.ArrowException) as error:
+        raise _unusable(path, f"cannot be read: {error}") from None
+    index: pd.DataFrame = table.to_pandas()
+    if absent := [name for name in SCHEMA.names if index[name].isna().any()]:
+        raise _unusable(path, f"has no values for {', '.join(absent)}")
+    return index
+
+
+def write_index(store: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Replace the index in one step; rows are sorted by recording_id."""
+    ordered = sorted(rows, key=lambda row: row["recording_id"])
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ordered, SCHEMA), buffer, compression="zstd")
+    replace_synced(index_path(store), buffer.getvalue())
+
+
+def as_rows(index: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the rows of an index by recording_id."""
+    records: list[dict[str, Any]] = pa.Table.from_pandas(index, SCHEMA).to_pylist()
+    return {row["recording_id"]: row for row in records}
+
+
+def _unusable(path: Path, problem: str) -> StoreError:
+    return StoreError(
+        f"the index {path} {problem}",
+        hint="delete it and run store.writer.recover: every recording carries its own row",
+    )

@@ -1,0 +1,273 @@
+"""Open a store and read from it: the index in memory, everything else when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neurofm.contract import SignalContract
+from neurofm.errors import NeurofmError, StoreError, nearest
+from neurofm.sensors import Sensors
+from neurofm.signals import Entities, Event, Recording
+from neurofm.store.index import read_index
+from neurofm.store.layout import REPAIR, TEMPORARY, read_json, recording_path
+from neurofm.store.root import read_root
+from neurofm.store.shard import ShardReader, SignalArray
+
+KNOWN_ARRAYS = 4096  # about 2 kB each
+KNOWN_MONTAGES = 1024  # about 5 kB each
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of the store.
+
+    Returns
+    -------
+    Store
+        Its index and its recordings.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, one of another format, or its index is damaged.
+    """
+    return Store(path)
+
+
+class Store:
+    """Recordings under one contract, in SI units or standardised.
+
+    It may be used by several threads at once, and goes to another process as its path.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of the store.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute path of the folder.
+    contract : SignalContract
+        What every recording has been made to be.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).absolute()
+        self.contract: SignalContract
+        _, self.contract = read_root(self.path)
+        self._index = read_index(self.path)
+        self._shards = ShardReader()
+        self._array: Callable[[str], SignalArray] = lru_cache(KNOWN_ARRAYS)(self._load_array)
+        self._montage: dict[str, Sensors] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (open_store, (self.path,))
+
+    def __repr__(self) -> str:
+        hours = self._index["duration_s"].sum() / 3600
+        return f"Store({str(self.path)!r}: {len(self._index)} recordings, {hours:.1f} h)"
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """One row a recording, by recording_id."""
+        return self._index
+
+    # -----------------------------------------------------------------------------------
+    # What is known of a recording
+
+    def sensors(self, recording_id: str) -> Sensors:
+        """Return the channels of a recording; one object for all that share a montage."""
+        montage = self._row(recording_id)["montage"]
+        found = self._montage.get(montage)
+        if found is None:
+            found = Sensors.from_dict(self._attributes(recording_id)["sensors"])
+            if len(self._montage) >= KNOWN_MONTAGES:
+                self._montage = {}
+            self._montage[montage] = found
+        return found
+
+    def events(self, recording_id: str) -> tuple[Event, ...]:
+        """Return annotations and triggers, by onset."""
+        return tuple(Event(**event) for event in self._attributes(recording_id)["events"])
+
+    def quality(self, recording_id: str) -> dict[str, Any]:
+        """Return what was measured of the signal when it was written."""
+        return dict(self._attributes(recording_id)["quality"])
+
+    def provenance(self, recording_id: str) -> dict[str, Any]:
+        """Return where the recording came from, and every step applied (``history``)."""
+        return dict(self._attributes(recording_id)["provenance"])
+
+    def divisor(self, recording_id: str) -> np.ndarray:
+        """Return the SI value of one standard unit of each channel, float32 (C,)."""
+        return self._array(recording_id).divisor.copy()
+
+    def recording(self, recording_id: str) -> Recording:
+        """Return a whole recording, in SI units."""
+        about = self._attributes(recording_id)
+        grid = self._array(recording_id).grid
+        signal = np.empty((grid.n_channels, grid.n_times), np.float32)
+        self.read_into(recording_id, 0, signal)
+        return Recording(
+            signal=signal,
+            sfreq=self.contract.sfreq,
+            sensors=self.sensors(recording_id),
+            entities=Entities(**about["entities"]),
+            events=self.events(recording_id),
+            history=tuple(about["provenance"]["history"]),
+        )
+
+    # -----------------------------------------------------------------------------------
+    # Samples
+
+    def read(self, recording_id: str, start_s: float, stop_s: float) -> np.ndarray:
+        """Return the samples between two times.
+
+        Parameters
+        ----------
+        recording_id : str
+            The recording.
+        start_s, stop_s : float
+            Seconds from its first sample, rounded to the nearest sample.
+
+        Returns
+        -------
+        ndarray of float32, shape (C, n)
+            In SI units.
+
+        Raises
+        ------
+        StoreError
+            If the recording is unknown, shorter, or damaged.
+        """
+        array = self._array(recording_id)
+        start, stop = (round(s * self.contract.sfreq) for s in (start_s, stop_s))
+        if start >= stop:
+            raise StoreError(f"{recording_id}: nothing to read from {start_s:g} to {stop_s:g} s")
+        out = np.empty((array.grid.n_channels, stop - start), np.float32)
+        self.read_into(recording_id, start, out)
+        return out
+
+    def read_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) float32 with SI units from sample `start` on.
+
+        Raises
+        ------
+        StoreError
+            As `read`, or if `out` is not (C, n) float32.
+        """
+        array = self._array(recording_id)
+        self._require_inside(array, start, out)
+        self._shards.counts_into(array, start, out)
+        np.multiply(out, array.scale, out=out)
+
+    def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) float32 with standardised, clipped samples from `start` on.
+
+        Raises
+        ------
+        StoreError
+            As `read_into`.
+        """
+        array = self._array(recording_id)
+        self._require_inside(array, start, out)
+        self._shards.counts_into(array, start, out)
+        np.multiply(out, array.standard_scale, out=out)
+        np.clip(out, -self.contract.clip, self.contract.clip, out=out)
+
+    def verify(self) -> list[str]:
+        """Read every chunk of every recording.
+
+        Returns
+        -------
+        list of str
+            What is wrong, a line each; empty when all is well.
+        """
+        problems = []
+        for recording_id in self._index["recording_id"]:
+            try:
+                self._verify_one(recording_id)
+            except NeurofmError as error:
+                problems.append(error.problem)
+        on_disk = {p.name for p in (self.path / "recordings").iterdir() if p.is_dir()}
+        for name in sorted(on_disk - set(self._row_numbers)):
+            problems.append(f"{name}: not in the index; store.writer.recover adopts it if complete")
+        for folder in sorted(self.path.glob(f"{TEMPORARY}*/")):
+            problems.append(f"{folder.name}: left by a writer that died, or still being written")
+        return problems
+
+    # -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _row_numbers(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self._index["recording_id"])}
+
+    def _row(self, recording_id: str) -> dict[str, Any]:
+        number = self._row_numbers.get(recording_id)
+        if number is None:
+            close = nearest(recording_id, self._row_numbers)
+            raise StoreError(
+                f"no recording {recording_id!r} in {self.path}, which holds {len(self)}",
+                hint=f"did you mean {close!r}?" if close else "`.index` lists them",
+            )
+        return {name: self._index[name].iat[number] for name in ("montage", "n_times")}
+
+    def _attributes(self, recording_id: str) -> dict[str, Any]:
+        self._row(recording_id)
+        path = recording_path(self.path, recording_id) / "zarr.json"
+        about: dict[str, Any] = read_json(path, recording_id).get("attributes", {})
+        needed = ("row", "entities", "sensors", "events", "quality", "provenance")
+        if absent := [key for key in needed if key not in about]:
+            raise StoreError(f"{recording_id}: {path} lacks {', '.join(absent)}", hint=REPAIR)
+        return about
+
+    def _load_array(self, recording_id: str) -> SignalArray:
+        row = self._row(recording_id)
+        path = recording_path(self.path, recording_id) / "signal"
+        array = SignalArray.load(path, recording_id)
+        if array.grid.n_times != row["n_times"]:
+            raise StoreError(
+                f"{recording_id}: {array.grid.n_times} samples on disk, {row['n_times']} in the "
+                "index",
+                hint=REPAIR,
+            )
+        return array
+
+    def _require_inside(self, array: SignalArray, start: int, out: np.ndarray) -> None:
+        grid = array.grid
+        if out.ndim != 2 or out.shape[0] != grid.n_channels or out.dtype != np.float32:
+            raise StoreError(
+                f"{array.name}: cannot read {grid.n_channels} channels of float32 into "
+                f"{out.dtype} {out.shape}"
+            )
+        if start < 0 or start + out.shape[1] > grid.n_times:
+            sfreq = self.contract.sfreq
+            raise StoreError(
+                f"{array.name}: asked for {start / sfreq:g} to {(start + out.shape[1]) / sfreq:g} "
+                f"s; the recording is {grid.n_times / sfreq:g} s long"
+            )
+
+    def _verify_one(self, recording_id: str) -> None:
+        array = SignalArray.load(recording_path(self.path, recording_id) / "signal", recording_id)
+        self._attributes(recording_id)
+        grid = array.grid
+        counts = np.empty((grid.n_channels, grid.chunk_len), "<i2")
+        for number in range(grid.n_shards):
+            shard = array.open_shard(number)
+            first = number * grid.chunks_per_shard
+            for chunk in range(first, min(first + grid.chunks_per_shard, grid.n_chunks)):
+                array.decode(shard, chunk, counts)
