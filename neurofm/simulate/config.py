@@ -1,0 +1,82 @@
+"""What a simulated cohort is made of."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from neurofm.config import Config
+
+DeviceName = Literal["eeg_a", "eeg_b", "meg", "seeg"]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SimulateConfig(Config):
+    """A cohort of subjects who rest, and move their left or right hand.
+
+    Parameters
+    ----------
+    folder : str
+        Where the BIDS-like tree is written.
+    seed : int
+        Everything follows from it: the same config gives the same signals.
+    subjects : {device: int}
+        Subjects per device: ``eeg_a`` (32 electrodes, BrainVision), ``eeg_b`` (19
+        electrodes with old names, EDF), ``meg`` (magnetometer helmet, FIF), ``seeg``
+        (shafts, FIF).
+    runs : int
+        Motor runs per subject.
+    trials_per_class : int
+        Trials of each class in a run.
+    trial_s : float
+        Length of a trial in seconds.
+    gap_s : (float, float)
+        Shortest and longest pause between trials in seconds.
+    resting_s : float
+        Length in seconds of one further run without trials; zero for none.
+    effect : float
+        Share of mu and beta power lost over the hemisphere opposite to the moving hand, in
+        the average subject.
+    ipsilateral : float
+        The loss over the same side, as a share of `effect`.
+    snr : float
+        Amplitude of the rhythms, relative to a typical healthy subject's.
+    bad_channel_rate : float
+        Share of recordings with one or two bad channels.
+    """
+
+    folder: str = Field(default="simulated", min_length=1)
+    seed: int = Field(default=0, ge=0)
+    subjects: dict[DeviceName, Count] = {"eeg_a": 8, "eeg_b": 4, "meg": 2, "seeg": 2}
+    runs: int = Field(default=2, ge=1)
+    trials_per_class: int = Field(default=8, ge=1)
+    trial_s: float = Field(default=4.0, ge=1)
+    gap_s: tuple[float, float] = (1.5, 2.5)
+    resting_s: float = Field(default=60.0, ge=0)
+    effect: Share = 0.75
+    ipsilateral: Share = 0.3
+    snr: float = Field(default=1.0, ge=0)
+    bad_channel_rate: Share = 0.3
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SimulateConfig:
+        if not sum(self.subjects.values()):
+            raise ValueError("subjects: no device has any")
+        if not 0 < self.gap_s[0] <= self.gap_s[1]:
+            raise ValueError(f"gap_s must be 0 < shortest <= longest, got {self.gap_s}")
+        if 0 < self.resting_s < 10:
+            raise ValueError(f"resting_s must be 0 or at least 10 s, got {self.resting_s:g} s")
+        return self
+
+
+def rng_for(seed: int, *names: str | int) -> np.random.Generator:
+    """Return a generator that depends on the seed and the names alone.
+
+    One subject more, or a device less, then leaves every other subject as it was.
+    """
+    key = zlib.crc32("/".join(str(name) for name in names).encode())
+    return np.random.default_rng([seed, key])
