@@ -1,0 +1,64 @@
+"""Mains frequency: 50 or 60 Hz, found in the spectrum."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.signal import welch
+
+from neurofm.signals import Recording
+
+CANDIDATES_HZ = (50.0, 60.0)
+# Peak over neighbours, in power: a smooth spectrum is at 1, but a spectrum averaged over few
+# stretches is not smooth, and noise alone reaches more.
+_STANDS_OUT = 3.0
+_STRETCH_S = 4.0
+
+
+def find_mains(recording: Recording) -> tuple[float | None, dict[str, float]]:
+    """Find which mains frequency, if any, is in a recording.
+
+    Parameters
+    ----------
+    recording : Recording
+        Not filtered yet.
+
+    Returns
+    -------
+    line_hz : float or None
+        50, 60, or None if neither stands out.
+    prominence : dict
+        Candidate in hertz -> power of its peak over the median of its neighbourhood, in the
+        upper quartile of channels.
+    """
+    sfreq = recording.sfreq
+    # 64 stretches of 4 s tell as much as an hour
+    most = int(256 * sfreq)
+    start = max(0, (recording.n_times - most) // 2)
+    signal = recording.signal[:, start : start + most].astype(np.float64)
+    freqs, power = welch(
+        signal, sfreq, nperseg=min(signal.shape[1], int(_STRETCH_S * sfreq)), axis=1
+    )
+    prominence = {}
+    for line in CANDIDATES_HZ:
+        if line + 1 >= sfreq / 2:
+            continue
+        distance = np.abs(freqs - line)
+        peak, around = distance <= 0.6, (distance > 1.5) & (distance <= 6)
+        if not peak.any() or not around.any():
+            continue
+        base = np.maximum(np.median(power[:, around], axis=1), np.finfo(float).tiny)
+        prominence[f"{line:g}"] = round(
+            float(np.percentile(power[:, peak].max(axis=1) / base, 75)), 2
+        )
+    if not prominence:
+        return None, prominence
+    best = max(prominence, key=lambda key: prominence[key])
+    n_averaged = max(1.0, 2 * signal.shape[1] / (_STRETCH_S * sfreq) - 1)
+    needed = _STANDS_OUT * (1 + 4 / n_averaged)
+    return (float(best) if prominence[best] >= needed else None), prominence
+
+
+def harmonics(line_hz: float, below_hz: float) -> tuple[float, ...]:
+    """Return the multiples of a mains frequency below a limit."""
+    return tuple(line_hz * k for k in range(1, int(np.ceil(below_hz / line_hz)) + 1)
+                 if line_hz * k < below_hz)  # fmt: skip

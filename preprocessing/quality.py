@@ -1,0 +1,45 @@
+"""Quality: a few numbers a channel, kept beside the signal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neurofm.contract import robust_sd
+from neurofm.preprocessing.harmonise import dropped_channels
+from neurofm.signals import Recording
+
+_EXTREME = 8.0
+
+
+def measure_quality(recording: Recording) -> dict[str, Any]:
+    """Describe a harmonised recording.
+
+    Parameters
+    ----------
+    recording : Recording
+        In SI units, band-passed.
+
+    Returns
+    -------
+    dict
+        By channel: `robust_sd` in SI units, `extreme_share` (samples beyond 8 robust standard
+        deviations) and `flat_share` (samples equal to the one before). For the recording:
+        `good_share`, the part of its length that no ``BAD`` annotation covers, and `dropped`,
+        why channels are not there.
+    """
+    sd = robust_sd(recording.signal)
+    limit = (_EXTREME * sd).astype(np.float32)[:, None]
+    good_s = sum(stop - start for start, stop in recording.good_spans())
+    return {
+        "robust_sd": [float(f"{v:.4g}") for v in sd],
+        "extreme_share": _shares(np.abs(recording.signal) > limit),
+        "flat_share": _shares(recording.signal[:, 1:] == recording.signal[:, :-1]),
+        "good_share": round(good_s / recording.duration_s, 6),
+        "dropped": dropped_channels(recording),
+    }
+
+
+def _shares(hits: np.ndarray) -> list[float]:
+    return [round(float(v), 6) for v in hits.mean(axis=1)]

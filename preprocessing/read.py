@@ -1,0 +1,75 @@
+"""Open a continuous recording, whatever its format, or say why not."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+
+import mne
+
+from neurofm.errors import SourceError
+from neurofm.preprocessing.verify import Facts, companions, verify
+
+# Readers of binary formats fail in whatever way the bytes lead them to.
+READER_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
+    NotImplementedError, OSError, RuntimeError, TypeError, ValueError, struct.error,
+)  # fmt: skip
+
+
+def open_raw(path: Path) -> tuple[mne.io.BaseRaw, Facts]:
+    """Open a recording without reading its samples.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or the folder of a format that is one.
+
+    Returns
+    -------
+    raw : mne.io.BaseRaw
+        The recording, not preloaded.
+    facts : Facts
+        What a look at the bytes found, and what MNE warned of.
+
+    Raises
+    ------
+    SourceError
+        If the file is not what its name says, is cut short, lacks a companion file, or MNE
+        cannot read it.
+    """
+    facts = verify(path)
+    for companion in companions(path):
+        if not companion.is_file():
+            raise SourceError(
+                f"{path}: its companion file {companion.name!r} is missing",
+                hint="copy both files, or exclude the recording",
+            )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            raw = mne.io.read_raw(path, preload=False, verbose="warning")
+        except FileNotFoundError as error:
+            raise SourceError(
+                f"{path}: a companion file is missing: {error}",
+                hint="copy all files of the recording, or exclude it",
+            ) from error
+        except READER_FAILURES as error:
+            raise SourceError(
+                f"{path}: MNE cannot read it: {type(error).__name__}: {error}",
+                hint="convert the recording with MNE or MNE-BIDS first, or exclude it",
+            ) from error
+    facts.notes += _messages(caught)
+    if not raw.info["sfreq"] > 0:
+        raise SourceError(f"{path}: the sampling rate in the header is {raw.info['sfreq']:g} Hz")
+    return raw, facts
+
+
+def _messages(caught: list[warnings.WarningMessage]) -> list[str]:
+    texts = dict.fromkeys(
+        " ".join(str(w.message).split())
+        for w in caught
+        if issubclass(w.category, RuntimeWarning | UserWarning)
+    )
+    return [f"MNE: {text[:200]}" for text in texts]

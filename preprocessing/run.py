@@ -1,0 +1,227 @@
+"""Preprocess: recordings in, one harmonised store out, and a row for every file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from neurofm.config import Config
+from neurofm.contract import SignalContract
+from neurofm.errors import SourceError
+from neurofm.preprocessing.pool import WorkerDied, WorkerPool
+from neurofm.preprocessing.report import (
+    FILE_NAME,
+    IN_STORE,
+    merge_report,
+    refusal,
+    report_table,
+)
+from neurofm.preprocessing.sources import Found, SourceConfig, discover
+from neurofm.preprocessing.task import Outcome, Task, preprocess_one, what_changed
+from neurofm.report.progress import progress
+from neurofm.store.reader import Store, open_store
+from neurofm.store.writer import commit, create_store, recover
+
+_COMMIT_EVERY_S = 1.0
+
+
+class PreprocessConfig(Config):
+    """What to read, what to make of it, and where to put it.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the data set, the first part of every recording's id.
+    root : str
+        Folder that the sources' roots are relative to.
+    store : str
+        Folder of the store; made if it is not there, added to if it is.
+    contract : SignalContract
+        What every recording is made to be.
+    sources : list of SourceConfig
+        Which files, and how to read them.
+    workers : int or "auto"
+        Processes; ``auto`` takes one per core, 0 works without any.
+    """
+
+    dataset: str = Field(min_length=1)
+    root: str = "."
+    store: str
+    contract: SignalContract
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+
+
+CONFIG = PreprocessConfig
+
+
+@dataclass(frozen=True, eq=False)
+class PreprocessResult:
+    """What a run did.
+
+    Attributes
+    ----------
+    store : Path
+        The store.
+    report : DataFrame
+        One row for every input file of this run.
+    """
+
+    store: Path
+    report: pd.DataFrame
+
+    def summary(self) -> str:
+        """Return counts, and the reasons of what was refused."""
+        counts = self.report["status"].value_counts()
+        listed = ", ".join(f"{counts.get(s, 0)} {s}" for s in ("kept", "skipped", "refused"))
+        lines = [f"{len(self.report)} files: {listed}"]
+        lines += _reasons(self.report)
+        lines.append(f"store:  {self.store}\nreport: {self.store / FILE_NAME}")
+        return "\n".join(lines)
+
+
+def plan(config: PreprocessConfig) -> str:
+    """List the files and what each would be called; no signal is read, nothing is written."""
+    lines = []
+    for item in discover(Path(config.root), config.dataset, config.sources):
+        if item.entities is not None and item.problem is None:
+            lines.append(f"{item.relative} -> {item.entities.recording_id}")
+        else:
+            lines.append(f"{item.relative}: {item.skipped or item.problem}")
+    return "\n".join([*lines, f"{len(lines)} files -> {config.store}"])
+
+
+def run(config: PreprocessConfig) -> PreprocessResult:
+    """Read, harmonise and store every recording that is not in the store yet.
+
+    Stopped at any point and run again, it does what is missing, and the store is the same as
+    if it had not been stopped.
+
+    Parameters
+    ----------
+    config : PreprocessConfig
+        What to do.
+
+    Returns
+    -------
+    PreprocessResult
+        The report; it is merged into ``report.csv`` in the store as well.
+
+    Raises
+    ------
+    SourceError
+        If no file is found, or none of them could be kept.
+    ContractError
+        If the store has another contract.
+    StoreError
+        If something else is at its path, or it cannot be written.
+    """
+    store = Path(config.store)
+    found = discover(Path(config.root), config.dataset, config.sources)
+    create_store(store, config.contract)
+    recover(store)
+    rows, tasks = _sort_out(config, found, open_store(store))
+    _work(tasks, store, rows, _n_workers(config))
+    result = PreprocessResult(store, report_table(rows))
+    if not result.report["status"].isin(["kept", "skipped"]).any():
+        raise SourceError(
+            "\n".join([f"none of {len(rows)} files could be kept", *_reasons(result.report)]),
+            hint=f"every file and its reason is in {store / FILE_NAME}",
+        )
+    return result
+
+
+def _n_workers(config: PreprocessConfig) -> int:
+    if config.workers == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return config.workers
+
+
+def _sort_out(
+    config: PreprocessConfig, found: Sequence[Found], store: Store
+) -> tuple[list[dict[str, Any]], list[Task]]:
+    """Return report rows of what needs no work, and the tasks that do."""
+    there = set(store.index["recording_id"])
+    rows, tasks = [], []
+    for item in found:
+        row = {"dataset": config.dataset, "path": item.relative}
+        if item.entities is None or item.problem is not None:
+            name = item.entities.recording_id if item.entities else ""
+            skipped = {"status": "skipped", "reason": item.skipped}
+            verdict = refusal(item.problem) if item.problem else skipped
+            rows.append({**row, "recording_id": name, **verdict})
+            continue
+        task = Task(
+            path=item.path,
+            relative=item.relative,
+            entities=item.entities,
+            source=item.source,
+            contract=config.contract,
+            store=store.path,
+        )
+        if item.entities.recording_id in there:
+            rows.append({**row, **_row_of_stored(task, store)})
+        else:
+            tasks.append(task)
+    return rows, tasks
+
+
+def _row_of_stored(task: Task, store: Store) -> dict[str, Any]:
+    name = task.entities.recording_id
+    was = store.provenance(name)
+    problem = what_changed(task, was)
+    if problem is not None:
+        return {"recording_id": name, **refusal(problem)}
+    row = {"recording_id": name, "status": "skipped", "reason": IN_STORE}
+    return {**was.get("report", {}), **row}
+
+
+def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], workers: int) -> None:
+    """Do the tasks and append their report rows; what is finished is committed on the way."""
+    pool: WorkerPool[Task, Outcome] = WorkerPool(preprocess_one, min(workers, len(tasks)))
+    fresh: list[dict[str, Any]] = []
+    last = time.monotonic()
+    try:
+        with progress("preprocess", len(tasks)) as advance:
+            for task, outcome in pool.each(tasks):
+                if isinstance(outcome, WorkerDied):
+                    problem = WorkerDied(f"{task.path}: {outcome.problem}", hint=outcome.hint)
+                    outcome = Outcome(error=problem)
+                rows.append(_row_of_outcome(task, outcome))
+                if outcome.row is not None:
+                    fresh.append(outcome.row)
+                if time.monotonic() - last > _COMMIT_EVERY_S:
+                    commit(store, fresh)
+                    fresh.clear()
+                    last = time.monotonic()
+                advance(1)
+    finally:
+        if fresh:
+            commit(store, fresh)
+        merge_report(store, rows)
+
+
+def _row_of_outcome(task: Task, outcome: Outcome) -> dict[str, Any]:
+    row = {
+        "dataset": task.entities.dataset,
+        "path": task.relative,
+        "recording_id": task.entities.recording_id,
+        **outcome.details,
+    }
+    if outcome.error is None:
+        return {**row, "status": "kept"}
+    return {**row, **refusal(outcome.error, outcome.unexpected)}
+
+
+def _reasons(report: pd.DataFrame, most: int = 10) -> list[str]:
+    refused = report[report["status"] == "refused"]
+    lines = [f"  refused {row.path}: {row.reason}" for row in refused.head(most).itertuples()]
+    more = len(refused) - most
+    return [*lines, f"  and {more} more"] if more > 0 else lines

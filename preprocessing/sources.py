@@ -1,0 +1,256 @@
+"""Sources: where recordings lie, which files they are, and what each is called."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from neurofm.config import Config
+from neurofm.errors import NeurofmError, SourceError
+from neurofm.preprocessing.channels import ChannelType
+from neurofm.preprocessing.events import EventsConfig
+from neurofm.preprocessing.naming import entities_of, matches, pattern_regex
+from neurofm.signals import Entities
+
+FILES = (
+    ".fif", ".fif.gz", ".edf", ".bdf", ".gdf", ".vhdr", ".ahdr", ".set", ".cnt", ".sqd", ".con",
+    ".cdt", ".dap", ".lay", ".nedf", ".ns3",
+)  # fmt: skip
+FOLDERS = (".ds", ".mff", ".mefd")
+_NOT_RAW = re.compile(
+    r"[-_](?:eve|epo|ave|cov|fwd|inv|trans|proj|ica|src|sol|annot|sss_head_pos)\.fif(?:\.gz)?$"
+)
+_LATER_PART = re.compile(
+    r"^(?P<stem>.+?)(?:-(?P<n>\d{1,2})|_split-(?P<bids>\d{2})(?P<rest>_\w+)?)\.fif$"
+)
+
+
+class SourceConfig(Config):
+    """One set of files that are read alike.
+
+    Parameters
+    ----------
+    root : str
+        Folder of the files, relative to the config's own `root`.
+    include, exclude : tuple of str
+        Globs over the path relative to `root`, with ``*``, ``?`` and ``**``; square brackets
+        stand for themselves. By default every file with an extension that is read.
+    pattern : str, optional
+        Where subject, session, task and run are in the path (`naming.pattern_regex`).
+        By default BIDS entities are read from the path.
+    subject, session, task, run : str
+        Entities that are the same for all files of the source.
+    unit_scale : float
+        Factor that brings the samples to SI units, where a header is wrong about them.
+    channels : dict
+        Channel name or glob -> type, or ``drop``: repairs what the file says.
+    events : EventsConfig
+        Companion files, carried labels and names of events.
+    allow_unlocated : bool
+        Accept recordings of which no channel has a position.
+    """
+
+    root: str = "."
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    pattern: str | None = None
+    subject: str = ""
+    session: str = ""
+    task: str = ""
+    run: str = ""
+    unit_scale: float = Field(default=1.0, gt=0)
+    channels: dict[str, ChannelType] = Field(default_factory=dict)
+    events: EventsConfig = EventsConfig()
+    allow_unlocated: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            pattern_regex(value)
+        return value
+
+    def reading(self) -> dict[str, Any]:
+        """Return, as plain values, what is done to a file of this source wherever it lies."""
+        return self.model_dump(
+            mode="json", include={"unit_scale", "channels", "events", "allow_unlocated"}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One input file, before it is opened.
+
+    Attributes
+    ----------
+    path : Path
+        The file, or the folder of a format that is one.
+    relative : str
+        Its path relative to the config's root, with forward slashes.
+    source : SourceConfig
+        How to read it.
+    entities : Entities or None
+        What it is called; None if that is not known, or if it is no recording.
+    problem : NeurofmError or None
+        Why it cannot be read.
+    skipped : str
+        Why it is no recording of its own.
+    nothing : bool
+        True if this stands for a source without files.
+    """
+
+    path: Path
+    relative: str
+    source: SourceConfig
+    entities: Entities | None = None
+    problem: NeurofmError | None = None
+    skipped: str = ""
+    nothing: bool = False
+
+
+def discover(root: Path, dataset: str, sources: Sequence[SourceConfig]) -> list[Found]:
+    """Find the files of all sources, by path; nothing is opened.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the sources' roots are relative to.
+    dataset : str
+        The name of the data set.
+    sources : sequence of SourceConfig
+        Where to look.
+
+    Returns
+    -------
+    list of Found
+        Every file that a source asks for, with its entities or why it has none. Files that
+        would have the same recording id all carry a problem.
+
+    Raises
+    ------
+    SourceError
+        If a root is not a folder, or no file is found at all.
+    """
+    found: list[Found] = []
+    for source in sources:
+        folder = root / source.root
+        if not folder.is_dir():
+            raise SourceError(
+                f"source root {str(folder)!r} is not a folder",
+                hint="say where the recordings are: root=/path/to/them",
+            )
+        here = list(_of_source(folder, root, dataset, source))
+        found += here or [_nothing(folder, source)]
+    if all(item.nothing for item in found):
+        raise SourceError(
+            "; ".join(item.skipped for item in found),
+            hint="check `root`, `include` and `exclude`",
+        )
+    return _refuse_duplicates(found)
+
+
+def _nothing(folder: Path, source: SourceConfig) -> Found:
+    globs = ", ".join(source.include) or "every extension that is read"
+    without = f" without {', '.join(source.exclude)}" if source.exclude else ""
+    return Found(
+        path=folder,
+        relative=f"{source.root}/{globs}",
+        source=source,
+        skipped=f"no file under {str(folder)!r} matches {globs}{without}",
+        nothing=True,
+    )
+
+
+def _of_source(folder: Path, root: Path, dataset: str, source: SourceConfig) -> Iterator[Found]:
+    for path in _walk(folder):
+        inside = path.relative_to(folder).as_posix()
+        asked = matches(inside, source.include) if source.include else _has_known_extension(path)
+        if not asked or matches(inside, source.exclude):
+            continue
+        item = Found(
+            path=path, relative=Path(os.path.relpath(path, root)).as_posix(), source=source
+        )
+        if why := _not_its_own(path):
+            # a companion that nobody asked for by name deserves no row
+            if source.include:
+                yield replace(item, skipped=why)
+            continue
+        fixed = {name: getattr(source, name) for name in ("subject", "session", "task", "run")}
+        try:
+            entities = entities_of(inside, dataset=dataset, pattern=source.pattern, fixed=fixed)
+        except SourceError as error:
+            yield replace(item, problem=error)
+        else:
+            yield replace(item, entities=entities)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    visited: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        whole = [f for f in folders if f.lower().endswith(FOLDERS)]
+        folders[:] = sorted(f for f in folders if f not in whole and not f.startswith("."))
+        for name in sorted([*files, *whole]):
+            if not name.startswith("."):
+                yield Path(here) / name
+
+
+def _has_known_extension(path: Path) -> bool:
+    return path.name.lower().endswith(FOLDERS + FILES)
+
+
+def _not_its_own(path: Path) -> str:
+    name = path.name
+    if _NOT_RAW.search(name):
+        return "not a continuous recording"
+    if name.lower().endswith((".vmrk", ".fdt")):
+        return "belongs to a header file"
+    if name.lower().endswith(".eeg") and any(
+        path.with_suffix(header).is_file() for header in (".vhdr", ".VHDR", ".ahdr")
+    ):
+        return "belongs to a header file"
+    if (first := _first_part(path)) is not None:
+        return f"a later part of {first.name}"
+    return ""
+
+
+def _first_part(path: Path) -> Path | None:
+    match = _LATER_PART.match(path.name)
+    if match is None:
+        return None
+    if match["n"]:
+        first = path.with_name(f"{match['stem']}.fif")
+    elif int(match["bids"]) > 1:
+        first = path.with_name(f"{match['stem']}_split-01{match['rest'] or ''}.fif")
+    else:
+        return None
+    return first if first.exists() else None
+
+
+def _refuse_duplicates(found: list[Found]) -> list[Found]:
+    by_id: defaultdict[str, list[Found]] = defaultdict(list)
+    for item in found:
+        if item.entities is not None:
+            by_id[item.entities.recording_id].append(item)
+    out = []
+    for item in found:
+        twins = by_id[item.entities.recording_id] if item.entities else []
+        if len(twins) > 1 and item.entities:
+            names = ", ".join(twin.relative for twin in twins)
+            problem = SourceError(
+                f"{len(twins)} files have the recording id {item.entities.recording_id!r}: {names}",
+                hint="tell them apart with {session} or {run} in `pattern`, or exclude one",
+            )
+            item = replace(item, problem=problem)
+        out.append(item)
+    return out

@@ -1,0 +1,207 @@
+"""One recording, from file to store: what a worker process does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from neurofm.contract import SignalContract
+from neurofm.errors import NeurofmError, SourceError
+from neurofm.preprocessing.events import companion_path
+from neurofm.preprocessing.from_mne import recording_from_raw
+from neurofm.preprocessing.harmonise import dropped_channels, harmonise, notes_of
+from neurofm.preprocessing.quality import measure_quality
+from neurofm.preprocessing.read import open_raw
+from neurofm.preprocessing.sources import SourceConfig
+from neurofm.preprocessing.verify import companions
+from neurofm.signals import Entities, Recording
+from neurofm.store.writer import write_recording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One recording to be made.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    relative : str
+        Its path relative to the config's root, for tables.
+    entities : Entities
+        What the recording is called.
+    source : SourceConfig
+        How to read it.
+    contract : SignalContract
+        What it is to become.
+    store : Path
+        Where it goes.
+    """
+
+    path: Path
+    relative: str
+    entities: Entities
+    source: SourceConfig
+    contract: SignalContract
+    store: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a task; small enough to be sent between processes.
+
+    Attributes
+    ----------
+    row : dict or None
+        The row for the store's index; None if the recording was refused.
+    error : NeurofmError or None
+        Why it was refused.
+    unexpected : str
+        Type of an error that is not one of neurofm's own.
+    details : dict
+        Columns of the report.
+    """
+
+    row: dict[str, Any] | None = None
+    error: NeurofmError | None = None
+    unexpected: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def preprocess_one(task: Task) -> Outcome:
+    """Read, harmonise and write one recording; whatever goes wrong is told, not raised."""
+    details: dict[str, Any] = {}
+    try:
+        row = _make(task, details)
+    except NeurofmError as error:
+        return Outcome(error=error, details=details)
+    # one recording must not take the batch with it, whatever its bytes made a library do
+    except Exception as error:  # noqa: BLE001
+        problem = NeurofmError(
+            f"{task.path}: unexpected {type(error).__name__}: {error}",
+            hint="please report this, with the file if you can",
+        )
+        return Outcome(error=problem, unexpected=type(error).__name__, details=details)
+    return Outcome(row=row, details=details)
+
+
+def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
+    raw, facts = open_raw(task.path)
+    recording = recording_from_raw(
+        raw,
+        task.entities,
+        channels=task.source.channels,
+        events=task.source.events,
+        companion=_events_file(task),
+        unit_scale=task.source.unit_scale,
+        allow_unlocated=task.source.allow_unlocated,
+        facts=facts,
+    )
+    details |= {"sfreq_in": recording.sfreq} | _told(recording)
+    recording = harmonise(recording, task.contract)
+    details |= _told(recording)
+    files = files_of(task)
+    size, mtime_ns = stat_of(files)
+    provenance = {
+        "source": task.relative,
+        "source_hash": hash_of(files),
+        "source_size": size,
+        "source_mtime_ns": mtime_ns,
+        "reading": task.source.reading(),
+        "versions": {name: version(name) for name in ("neurofm", "mne", "scipy", "numpy")},
+        "report": details,
+    }
+    quality = measure_quality(recording)
+    return write_recording(task.store, recording, quality=quality, provenance=provenance)
+
+
+def _told(recording: Recording) -> dict[str, Any]:
+    line = [step["line_hz"] for step in recording.history if "line_hz" in step]
+    return {
+        "n_channels": len(recording.sensors),
+        "dropped": "; ".join(f"{n}: {why}" for n, why in dropped_channels(recording).items()),
+        "sfreq_out": recording.sfreq,
+        "duration_s": round(recording.duration_s, 3),
+        "n_events": len(recording.events),
+        "line_hz": line[-1] if line else None,
+        "notes": "; ".join(notes_of(recording)),
+    }
+
+
+def _events_file(task: Task) -> Path | None:
+    pattern = task.source.events.companion
+    return companion_path(task.path, pattern) if pattern else None
+
+
+def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
+    """Tell why a recording in the store is not what its task would make now.
+
+    Parameters
+    ----------
+    task : Task
+        What would be made.
+    was : mapping
+        Provenance of the recording in the store.
+
+    Returns
+    -------
+    NeurofmError or None
+        None if file and settings are the same.
+    """
+    name = task.entities.recording_id
+    replace = (
+        f"to replace it, delete {task.store / 'recordings' / name} and preprocess again; "
+        "or use another `store`"
+    )
+    if was.get("source") != task.relative:
+        return SourceError(
+            f"{task.path}: recording id {name!r} is in the store already, "
+            f"made of {was.get('source')!r}",
+            hint="tell the two apart by `pattern`, or exclude one; " + replace,
+        )
+    before, now = dict(was.get("reading", {})), task.source.reading()
+    if changed := [key for key in now if before.get(key) != now[key]]:
+        return SourceError(
+            f"{task.path}: {name} is in the store already, made with other settings: "
+            f"{', '.join(changed)}",
+            hint=replace,
+        )
+    files = files_of(task)
+    try:
+        if stat_of(files) == (was.get("source_size"), was.get("source_mtime_ns")):
+            return None
+        same = hash_of(files) == was.get("source_hash")
+    except OSError as error:
+        return SourceError(f"{task.path}: cannot be read: {error}")
+    if same:
+        return None
+    return SourceError(
+        f"{task.path}: the file has changed since {name} was made of it", hint=replace
+    )
+
+
+def files_of(task: Task) -> list[Path]:
+    """Return every file a recording is made of, its companions included."""
+    own = [] if task.path.is_dir() else [task.path]
+    events = _events_file(task)
+    return own + companions(task.path) + ([events] if events else [])
+
+
+def stat_of(files: Iterable[Path]) -> tuple[int, int]:
+    """Return the bytes of all files together, and the latest time one was changed."""
+    stats = [file.stat() for file in files]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+
+
+def hash_of(files: Iterable[Path]) -> str:
+    """Return the sha256 over the content of all files, in order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
