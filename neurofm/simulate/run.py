@@ -112,8 +112,10 @@ def run(config: SimulateConfig) -> SimulateResult:
         truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
         return _result(folder, truth, written=False)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    whole = folder.resolve()
+    building = whole.with_name(f".{whole.name}.{os.getpid()}")
     try:
+        shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         truth = _write_tree(building, config)
         if folder.exists():
@@ -127,13 +129,14 @@ def run(config: SimulateConfig) -> SimulateResult:
 def _holds_same(folder: Path, config: SimulateConfig) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    truth = folder / "truth.json"
-    if not truth.is_file():
+    try:
+        found = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
             f"folder {str(folder)!r} is there already and holds no simulated cohort",
             hint="choose another folder",
-        )
-    if json.loads(truth.read_text(encoding="utf-8")).get("digest") != _digest(config):
+        ) from None
+    if found != _digest(config):
         raise ConfigError(
             f"folder {str(folder)!r} holds another simulated cohort",
             hint="choose another folder, or delete it",
