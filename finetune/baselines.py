@@ -13,13 +13,18 @@ from sklearn.linear_model import LogisticRegression
 from neurofm.config import Config
 from neurofm.finetune.covariances import CovarianceSource, covariances, recentre
 from neurofm.finetune.models import Fold, Prediction
-from neurofm.finetune.tasks import Trials
+from neurofm.finetune.trials import Trials
 
 
 class ChanceConfig(Config):
     """Predict the training part's class frequencies, whatever the signal."""
 
     name: Literal["chance"] = "chance"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and adaptation, as tables call them."""
+        return "chance", "none"
 
     def build(self) -> Chance:
         """Build the model."""
@@ -78,6 +83,11 @@ class TangentSpaceConfig(Config):
             raise ValueError(f"start_s {self.start_s:g} is not before stop_s {self.stop_s:g}")
         return self
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and adaptation, as tables call them."""
+        return ("ts_lr_recentred" if self.align == "recentred" else "ts_lr"), "none"
+
     def window(self, trials: Trials) -> tuple[np.ndarray, int]:
         """Return the first sample of each trial's window, and the samples in a window."""
         table, sfreq = trials.table, trials.sfreq
@@ -117,7 +127,7 @@ class TangentSpaceModel:
         self.config = config
         self.covariances = found
         self.transductive = config.align == "recentred"
-        self.name = "ts_lr_recentred" if self.transductive else "ts_lr"
+        self.name = config.key[0]
 
     def fit_predict(self, fold: Fold, seed: int) -> Prediction:
         """Learn and predict; nothing is drawn at random."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from neurofm.config import Config, digest_of
 from neurofm.errors import LeakError, ProtocolError
-from neurofm.finetune.tasks import Trials
+from neurofm.finetune.trials import Trials
 
 ROLES = ("train", "validation", "test")
 
@@ -117,17 +118,14 @@ class Folds:
                 )
 
     def _all_classes(self, table: pd.DataFrame, classes: Sequence[str]) -> None:
-        counts = pd.crosstab([table["fold"], table["role"]], table["label"])
-        counts = counts.reindex(columns=list(classes), fill_value=0)
-        for fold in self.names:
-            for role in ("train", "test"):
-                found = counts.loc[(fold, role)] if (fold, role) in counts.index else None
-                for name in classes:
-                    if found is None or not found[name]:
-                        raise ProtocolError(
-                            f"{self.name}, fold {fold!r}: class {name!r} has no trial in {role}",
-                            hint="leave the subject out with `task.exclude_subjects`",
-                        )
+        rows = table[["fold", "role", "label"]].drop_duplicates()
+        found = set(rows.itertuples(index=False, name=None))
+        for fold, role, label in product(self.names, ("train", "test"), classes):
+            if (fold, role, label) not in found:
+                raise ProtocolError(
+                    f"{self.name}, fold {fold!r}: class {label!r} has no trial in {role}",
+                    hint="leave the subject out with `task.exclude_subjects`",
+                )
 
 
 class LosoConfig(Config):
