@@ -1,0 +1,107 @@
+"""Attention, against itself written out, and against padding."""
+
+import pytest
+import torch
+
+from neurofm.errors import ConfigError
+from neurofm.nn.attention import ATTENTIONS, CrissCrossAttention, FullAttention, attend
+from neurofm.nn.rotary import Rotary, rotate
+
+
+def spell_out(q, k, v, present):
+    """Softmax over the present keys, row by row."""
+    out = torch.zeros_like(q)
+    for n in range(len(q)):
+        keys = present[n].nonzero()[:, 0]
+        if len(keys):
+            score = q[n] @ k[n][:, keys].transpose(-1, -2) / q.shape[-1] ** 0.5
+            out[n] = score.softmax(-1) @ v[n][:, keys]
+    return out
+
+
+def test_attend_is_a_softmax_over_present_keys_and_zero_without_any():
+    q, k, v = torch.randn(3, 4, 2, 6, 8).unbind(0)
+    present = torch.rand(4, 6) < 0.6
+    present[1] = False
+    torch.testing.assert_close(attend(q, k, v, present), spell_out(q, k, v, present))
+    everything = torch.ones(4, 6, dtype=torch.bool)
+    torch.testing.assert_close(attend(q, k, v, None), spell_out(q, k, v, everything))
+
+
+def test_rows_without_any_key_have_a_finite_gradient():
+    q, k, v = (torch.randn(2, 1, 3, 4, requires_grad=True) for _ in range(3))
+    present = torch.tensor([[False] * 3, [True] * 3])
+    attend(q, k, v, present).sum().backward()
+    assert all(t.grad.isfinite().all() and not t.grad[0].any() for t in (q, k, v))
+
+
+def grid_tokens(n_sites=4, n_patches=3, width=16):
+    return torch.randn(2, n_sites, n_patches, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_saying_that_all_are_present_changes_nothing(name):
+    layer, x = ATTENTIONS[name](16, 4), grid_tokens()
+    turn = Rotary(4)(3, x)
+    present = torch.ones(2, 4, 3, dtype=torch.bool)
+    torch.testing.assert_close(layer(x, None, turn), layer(x, present, turn))
+
+
+def test_full_attention_reaches_every_token_and_criss_cross_its_row_and_column():
+    x = grid_tokens()
+    turn = Rotary(4)(3, x)
+    other = x.clone()
+    other[:, 1, 2] += 1
+    for layer, crossed in ((FullAttention(16, 4), False), (CrissCrossAttention(16, 4), True)):
+        changed = (layer(x, None, turn) - layer(other, None, turn)).abs().amax((0, -1)) > 1e-6
+        expected = torch.ones(4, 3, dtype=torch.bool)
+        if crossed:
+            expected[:] = False
+            expected[1, :] = expected[:, 2] = True
+        assert torch.equal(changed, expected)
+
+
+def test_criss_cross_is_two_attentions_written_out():
+    torch.manual_seed(0)
+    layer, x = CrissCrossAttention(16, 4), grid_tokens()
+    turn = Rotary(4)(3, x)
+    q, k, v = layer.heads(x)  # (B, S, P, H, E)
+    gathered = torch.zeros_like(q)
+    for patch in range(3):
+        a, b, c = (t[:, :, patch, :2].transpose(1, 2) for t in (q, k, v))
+        weights = (a @ b.transpose(-1, -2) / 2).softmax(-1)
+        gathered[:, :, patch, :2] = (weights @ c).transpose(1, 2)
+    q, k = rotate(q, turn), rotate(k, turn)
+    for site in range(4):
+        a, b, c = (t[:, site, :, 2:].transpose(1, 2) for t in (q, k, v))
+        weights = (a @ b.transpose(-1, -2) / 2).softmax(-1)
+        gathered[:, site, :, 2:] = (weights @ c).transpose(1, 2)
+    torch.testing.assert_close(layer(x, None, turn), layer.project_out(gathered.flatten(-2)))
+
+
+@pytest.mark.parametrize(("width", "n_heads"), [(16, 3), (12, 4), (8, 8)])
+def test_heads_that_do_not_fit_the_width_are_refused(width, n_heads):
+    with pytest.raises(ConfigError, match=rf"width {width} cannot be split into {n_heads} heads"):
+        FullAttention(width, n_heads)
+
+
+def test_the_hint_lists_the_heads_that_fit():
+    with pytest.raises(ConfigError, match=r"n_heads may be 1, 2, 3, 6$"):
+        FullAttention(12, 5)
+
+
+def test_criss_cross_needs_an_even_number_of_heads():
+    with pytest.raises(ConfigError, match=r"halves its heads, and n_heads is 3\n.*n_heads to 4"):
+        CrissCrossAttention(12, 3)
+
+
+def test_rotation_keeps_lengths_and_sees_only_differences_in_time():
+    q, k = torch.randn(2, 8)
+    many = torch.ones(40, 1, 1)
+    turned = [rotate(t * many, Rotary(8)(40, q))[:, 0] for t in (q, k)]
+    scores = turned[0] @ turned[1].T  # (40, 40)
+    for lag in (-7, 0, 1, 12):
+        along = scores.diagonal(lag)
+        torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=1e-4)
+    assert (scores.diagonal(1)[0] - scores.diagonal(5)[0]).abs() > 1e-3
+    torch.testing.assert_close(turned[0].norm(dim=-1), q.norm().expand(40))
