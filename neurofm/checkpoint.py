@@ -260,7 +260,10 @@ def _build(
 ) -> Encoder:
     # the draws of initial weights are thrown away: they must not move the caller's generator
     with torch.random.fork_rng(devices=[]):
-        encoder = config.build(contract)
+        try:
+            encoder = config.build(contract)
+        except ConfigError as error:
+            raise CheckpointError(f"{where}: {error.problem}", hint=error.hint) from None
     check_fit(encoder.state_dict(), state, where)
     encoder.load_state_dict(dict(state), strict=True)
     return encoder.eval()
