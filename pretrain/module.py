@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -14,6 +15,25 @@ from neurofm.signals import Batch
 from neurofm.training.metrics_csv import MetricsCsv
 from neurofm.training.optim import OptimConfig
 from neurofm.training.seeding import derived_seed, step_generator
+
+
+class Stream:
+    """Batches without a stated length.
+
+    Lightning ends an epoch after as many batches as a loader says it has, and starts the loader
+    again: resumed in the middle, a run would see its first samples twice.
+
+    Parameters
+    ----------
+    batches : iterable of Batch
+        The steps still to come.
+    """
+
+    def __init__(self, batches: Iterable[Batch]):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
 
 
 class PretrainModule(lightning.LightningModule):

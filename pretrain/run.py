@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from neurofm.encoder import EncoderConfig
 from neurofm.errors import TrainingError
 from neurofm.pretrain.bar import StepBar
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
-from neurofm.pretrain.module import PretrainModule
+from neurofm.pretrain.module import PretrainModule, Stream
 from neurofm.store.reader import open_store
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.optim import OptimConfig
@@ -229,6 +230,7 @@ def _fit(
         prefetch=config.loader.prefetch,
     )
     folder = Path(config.folder)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings say nothing
     trainer = lightning.Trainer(
         max_steps=config.steps,
         max_epochs=-1,
@@ -241,12 +243,12 @@ def _fit(
             SnapshotEvery(folder / "snapshots", every=config.snapshot_every),
             StepBar("pretrain", config.steps),
         ],
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, config.steps),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, loader, ckpt_path=snapshot, weights_only=True)
+    trainer.fit(module, Stream(loader), ckpt_path=snapshot, weights_only=True)
 
 
 def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> Any:
