@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
@@ -39,7 +39,7 @@ class WorkerPool(Generic[T, R]):
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def each(self, items: Iterable[T]) -> Iterator[tuple[T, R | WorkerDied]]:
+    def each(self, items: Iterable[T]) -> Generator[tuple[T, R | WorkerDied], None, None]:
         """Yield items with their results, in the order in which they finish.
 
         No more than one item a worker is under way, so memory does not grow with their number.

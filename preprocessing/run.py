@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,8 +190,11 @@ def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], worker
     fresh: list[dict[str, Any]] = []
     last = time.monotonic()
     try:
-        with progress("preprocess", len(tasks)) as advance:
-            for task, outcome in pool.each(tasks):
+        with (
+            progress("preprocess", len(tasks)) as advance,
+            closing(pool.each(tasks)) as outcomes,
+        ):
+            for task, outcome in outcomes:
                 if isinstance(outcome, WorkerDied):
                     problem = WorkerDied(f"{task.path}: {outcome.problem}", hint=outcome.hint)
                     outcome = Outcome(error=problem)
