@@ -31,7 +31,7 @@ from neurofm.errors import StoreError
 FORMAT = 1
 ROOT_KEY = "neurofm_store"
 TEMPORARY = ".tmp-"
-SHARD_BYTES = 31_250_000  # 122 chunks of 64 channels x 10 s at 200 Hz
+SHARD_BYTES = 31_250_000  # of int16 before compression: 64 channels x 20 min at 200 Hz
 
 # blosc lz4 + bitshuffle makes real EEG 3.3 times smaller than float32 and decodes at memory
 # speed. The checksum after it is what tells a flipped bit from a brain signal.

@@ -262,7 +262,7 @@ class Store:
             )
 
     def _verify_one(self, recording_id: str) -> None:
-        array = SignalArray.load(recording_path(self.path, recording_id) / "signal", recording_id)
+        array = self._load_array(recording_id)
         self._attributes(recording_id)
         grid = array.grid
         counts = np.empty((grid.n_channels, grid.chunk_len), "<i2")

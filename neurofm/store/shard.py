@@ -73,7 +73,7 @@ class OpenShard:
     threads, and by a child after a fork.
     """
 
-    __slots__ = ("entries", "fd", "path")
+    __slots__ = ("entries", "fd", "path", "verified")
 
     def __init__(self, signal: Path, grid: ChunkGrid, number: int, index_at_end: bool, name: str):
         self.fd = -1
@@ -97,6 +97,7 @@ class OpenShard:
             (int(offset), int(length))
             for offset, length in np.frombuffer(data[:-4], "<u8").reshape(-1, 2)
         ]
+        self.verified = bytearray(grid.chunks_per_shard)
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -193,17 +194,19 @@ class SignalArray:
         StoreError
             If the chunk is damaged.
         """
-        offset, length = shard.entries[chunk % self.grid.chunks_per_shard]
+        slot = chunk % self.grid.chunks_per_shard
+        offset, length = shard.entries[slot]
         if offset == _MISSING:  # what Zarr calls an empty chunk
             out.fill(0)
             return
         n_encoded = length - 4 if self.checksummed else length
         try:
             data = os.pread(shard.fd, n_encoded, offset)
-            if self.checksummed:
+            if self.checksummed and not shard.verified[slot]:  # once for each time it is opened
                 stored = os.pread(shard.fd, 4, offset + n_encoded)
                 if struct.pack("<I", google_crc32c.value(data)) != stored:
                     raise ValueError("its checksum does not match")
+                shard.verified[slot] = True
             # a frame of another size would leave part of `out` as it was
             if struct.unpack_from("<I4xI", data, 4) != (self.grid.chunk_bytes, n_encoded):
                 raise ValueError("its frame has the wrong size")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,8 @@ def create_store(
     contract : SignalContract
         What every recording in it has been made to be.
     chunk_s : float, optional
-        Length of a chunk in seconds; by default one window of the contract.
+        Length of a chunk in seconds; by default half a window of the contract. Windows start
+        anywhere, so with chunks of a whole window two would be decoded for each.
 
     Raises
     ------
@@ -71,7 +73,8 @@ def create_store(
             f"{store} exists and is not a neurofm store",
             hint="choose another path; nothing there was touched",
         )
-    chunk_s = contract.window_s if chunk_s is None else chunk_s
+    if chunk_s is None:
+        chunk_s = math.ceil(contract.n_times / 2) / contract.sfreq
     whole_samples(chunk_s, contract.sfreq)
     (store / "recordings").mkdir(parents=True, exist_ok=True)
     write_metadata(store / "recordings", group_metadata({}))
