@@ -125,7 +125,7 @@ def run(config: PretrainConfig) -> PretrainResult:
     metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
     if first_step < config.steps:
         torch.manual_seed(derived_seed(config.seed, "init"))
-        objective = config.objective.build(config.encoder.build(data.contract))
+        objective = config.objective.build(config.encoder.build(data.contract), data.contract)
         module = PretrainModule(
             objective,
             config.optim,
@@ -255,7 +255,7 @@ def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> A
     """Rebuild the encoder of a finished run whose checkpoint was not written in time."""
     if snapshot is None:
         raise TrainingError("a finished run without a snapshot", hint="start it again")
-    objective = config.objective.build(config.encoder.build(data.contract))
+    objective = config.objective.build(config.encoder.build(data.contract), data.contract)
     state = read_snapshot(snapshot)["state_dict"]
     prefix = "objective."
     objective.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()})

@@ -5,6 +5,7 @@ import torch
 
 from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
+from neurofm.errors import ConfigError
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.pretrain.masks import MASKS, RandomMaskConfig
 from neurofm.signals import Batch
@@ -36,7 +37,7 @@ def make_batch(n_channels=5, n_padding=0, n_windows=2, signal=None):
 @pytest.fixture
 def objective():
     torch.manual_seed(0)
-    return MaskedReconstructionConfig().build(ENCODER.build(CONTRACT))
+    return MaskedReconstructionConfig().build(ENCODER.build(CONTRACT), CONTRACT)
 
 
 def loss(objective, batch, seed=1):
@@ -60,7 +61,7 @@ def test_what_padding_holds_does_not_move_the_loss(objective):
 def test_the_prediction_never_sees_what_is_hidden(objective, mask):
     """Only the target may depend on hidden samples: with targets' weights at zero, nothing does."""
     config = MaskedReconstructionConfig(mask=MASKS[mask]())
-    seeing = config.build(objective.encoder)
+    seeing = config.build(objective.encoder, CONTRACT)
     batch = make_batch()
     batch.signal.requires_grad_()
     patches = seeing.encoder.tokenizer.patches(batch.signal)
@@ -87,7 +88,7 @@ def test_predicting_zero_explains_nothing(objective):
 def test_weights_of_the_terms_add_up(objective):
     result = loss(objective, make_batch())
     torch.testing.assert_close(result.total, result.terms["signal"] + result.terms["spectrum"])
-    only = MaskedReconstructionConfig(spectrum=0.0).build(objective.encoder)
+    only = MaskedReconstructionConfig(spectrum=0.0).build(objective.encoder, CONTRACT)
     only.load_state_dict(objective.state_dict())
     torch.testing.assert_close(loss(only, make_batch()).total, result.terms["signal"])
 
@@ -96,12 +97,13 @@ def test_log_power_finds_the_frequency_of_a_sine(objective):
     t = torch.arange(32) / 64
     for hz in (4, 8, 20):
         power = objective.log_power(torch.sin(2 * torch.pi * hz * t))
-        assert power.argmax() == hz // 2 - 1  # patches of 0.5 s: steps of 2 Hz, from 2 Hz
+        assert power.shape == (15,)  # 2 to 30 Hz: the band, in steps of 2 Hz
+        assert power.argmax() == hz // 2 - 1
 
 
 def test_what_the_visible_channels_determine_is_learnt(objective):
     config = MaskedReconstructionConfig(mask=RandomMaskConfig(ratio=0.3), spectrum=0.0)
-    learner = config.build(objective.encoder)
+    learner = config.build(objective.encoder, CONTRACT)
     optimiser = torch.optim.Adam(learner.parameters(), lr=5e-3)
     t = torch.arange(128) / 64
     for step in range(120):
@@ -112,3 +114,17 @@ def test_what_the_visible_channels_determine_is_learnt(objective):
         result.total.backward()
         optimiser.step()
     assert result.terms["signal_explained"] > 0.5
+
+
+def test_predicting_the_mean_spectrum_scores_one(objective):
+    torch.nn.init.zeros_(objective.predict_spectrum.weight)
+    torch.nn.init.zeros_(objective.predict_spectrum.bias)
+    assert loss(objective, make_batch()).terms["spectrum"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_patches_too_short_for_the_band_are_refused():
+    contract = SignalContract(sfreq=64, band_hz=(0.5, 1.5), window_s=2)
+    with pytest.raises(
+        ConfigError, match=r"patches of 0.5 s resolve no frequency between 0.5 and 1.5 Hz"
+    ):
+        MaskedReconstructionConfig().build(ENCODER.build(contract), contract)
