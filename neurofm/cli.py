@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,8 +24,10 @@ SELF_CONTAINED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
+    # Threads of torch that wait by spinning take six times the processor time where cores are
+    # shared, with our own loader or with others; it has to be said before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         print(_inspect(args) if args.command == "inspect" else _run(args))
     except NeurofmError as error:
