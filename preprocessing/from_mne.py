@@ -12,13 +12,15 @@ import numpy as np
 from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.channels import ChannelType, repair_types
 from neurofm.preprocessing.events import EventsConfig, collect_events
+from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import READER_FAILURES
-from neurofm.preprocessing.verify import Facts
 from neurofm.sensors import Knowledge, Sensors, brain_picks, sensors_from_info
 from neurofm.signals import Entities, Recording
 
 # a channel that does not change from one sample to the next this often was not connected
 _FLAT_SHARE = 0.98
+# one that is at its smallest or largest value this often has run into the amplifier's limits
+_CLIPPED_SHARE = 0.02
 
 
 def recording_from_raw(
@@ -88,6 +90,7 @@ def recording_from_raw(
         )
     sensors = sensors.select(np.flatnonzero(usable))
     notes = [*facts.notes, *_position_notes(sensors, allow_unlocated, where)]
+    notes += _clipping_notes(signal[usable], sensors.ch_names)
     stim = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, stim=True, exclude=[])]
     found, event_notes = collect_events(raw, events or EventsConfig(), companion, stim)
     step = {
@@ -201,6 +204,15 @@ def _position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list
         notes.append(f"{len(names)} channels without a position: {', '.join(names[:10])}")
     if (sensors.known == Knowledge.DEVICE).any():
         notes.append("positions are in the device frame: the file has no device-to-head transform")
+    return notes
+
+
+def _clipping_notes(signal: np.ndarray, ch_names: tuple[str, ...]) -> list[str]:
+    notes = []
+    for row, name in zip(signal, ch_names, strict=True):
+        share = float(np.mean((row == row.max()) | (row == row.min())))
+        if share > _CLIPPED_SHARE:
+            notes.append(f"{name} is at its limits for {share:.0%} of the time")
     return notes
 
 

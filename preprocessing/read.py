@@ -9,7 +9,8 @@ from pathlib import Path
 import mne
 
 from neurofm.errors import SourceError
-from neurofm.preprocessing.verify import Facts, companions, verify
+from neurofm.preprocessing.magic import Facts
+from neurofm.preprocessing.verify import companions, verify
 
 # Readers of binary formats fail in whatever way the bytes lead them to.
 READER_FAILURES = (

@@ -15,6 +15,8 @@ COLUMNS = (
     "dataset", "path", "recording_id", "status", "reason", "hint", "error", "n_channels",
     "dropped", "sfreq_in", "sfreq_out", "duration_s", "n_events", "line_hz", "notes",
 )  # fmt: skip
+COUNTS = ("n_channels", "n_events")
+NUMBERS = ("sfreq_in", "sfreq_out", "duration_s", "line_hz")
 FILE_NAME = "report.csv"
 IN_STORE = "in the store already"
 
@@ -32,6 +34,9 @@ def refusal(error: NeurofmError, kind: str = "") -> dict[str, str]:
 def report_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Make a table of report rows, by path."""
     table = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    table = table.astype(dict.fromkeys(NUMBERS, "Float64") | dict.fromkeys(COUNTS, "Int64"))
+    text = [name for name in COLUMNS if name not in NUMBERS + COUNTS]
+    table[text] = table[text].fillna("").astype(str)
     return table.sort_values("path", ignore_index=True)
 
 
@@ -47,12 +52,12 @@ def read_report(store: Path) -> pd.DataFrame:
     if not path.is_file():
         return report_table([])
     try:
-        table = pd.read_csv(path, dtype={"recording_id": str, "path": str}, keep_default_na=True)
+        table = pd.read_csv(path, dtype=str)
     except (ValueError, OSError) as error:
         raise StoreError(f"{path} cannot be read: {error}", hint="delete it") from None
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise StoreError(f"{path} lacks the columns {', '.join(missing)}", hint="delete it")
-    return table[list(COLUMNS)]
+    return report_table(table.to_dict("records"))
 
 
 def merge_report(store: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,0 +1,159 @@
+import mne
+import numpy as np
+import pytest
+
+from neurofm.errors import SensorError, SignalError, SourceError
+from neurofm.preprocessing.channels import looks_not_brain
+from neurofm.preprocessing.from_mne import recording_from_raw
+from neurofm.preprocessing.harmonise import dropped_channels, notes_of
+from neurofm.preprocessing.read import open_raw
+from neurofm.sensors import Knowledge
+from neurofm.signals import Entities
+
+ME = Entities(dataset="d", subject="1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ECG ECG", "EKG1", "EEG EKG-Ref", "EOG", "VEOG", "HEOGL", "EOG1", "EMG 2", "DC01", "STI 014",
+     "Status", "RESP", "Photic", "POL EKG2", "TRIG", "EOG-L"],
+)  # fmt: skip
+def test_whole_words_tell_what_is_no_brain_sensor(name):
+    assert looks_not_brain(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Fp1", "EEG Cz-Ref", "A1", "M2", "DC'1", "LEMG'3", "STIR1", "PECG", "L'1", "Resperate"]
+)
+def test_parts_of_words_tell_nothing(name):
+    assert not looks_not_brain(name)
+
+
+def test_samples_channels_and_names_keep_their_order(make_raw):
+    raw = make_raw(names=("EEG O2-Ref", "T3", "ECG", "Fp1."))
+    recording = recording_from_raw(raw, ME)
+    assert recording.sensors.ch_names == ("O2", "T7", "Fp1")
+    np.testing.assert_array_equal(recording.signal, raw.get_data()[[0, 1, 3]].astype(np.float32))
+
+
+def test_the_raw_is_not_changed(make_raw):
+    raw = make_raw()
+    names, types = list(raw.ch_names), raw.get_channel_types()
+    recording_from_raw(raw, ME, channels={"C*": "seeg"}, allow_unlocated=True, unit_scale=1e3)
+    assert (raw.ch_names, raw.get_channel_types()) == (names, types)
+
+
+def test_the_config_repairs_types_before_the_built_in_rule(make_raw):
+    raw = make_raw(names=("Fp1", "EOG", "LFP1", "Cz", "A2-A1"))
+    channels = {"EOG": "eeg", "LFP*": "dbs", "A2-A1": "drop"}
+    recording = recording_from_raw(raw, ME, channels=channels)
+    assert recording.sensors.ch_names == ("Fp1", "EOG", "LFP1", "Cz")
+    assert recording.sensors.kinds == ("eeg", "dbs")
+    assert dropped_channels(recording) == {"A2-A1": "dropped by the config"}
+
+
+def test_a_channel_of_the_config_that_is_not_there_is_refused(make_raw):
+    with pytest.raises(SensorError, match="names 'A2-A1', which is not in the file; found Fp1"):
+        recording_from_raw(make_raw(), ME, channels={"A2-A1": "drop"})
+
+
+def test_bad_channels_are_dropped_with_the_reason(make_raw):
+    raw = make_raw()
+    raw.info["bads"] = ["Cz"]
+    recording = recording_from_raw(raw, ME)
+    assert "Cz" not in recording.sensors.ch_names
+    assert dropped_channels(recording) == {"Cz": "marked bad in the file"}
+
+
+def test_channels_without_a_signal_are_dropped_by_name_and_reason(test_data):
+    raw, facts = open_raw(test_data / "broken" / "nan_inf_flat_clipped_raw.fif")
+    recording = recording_from_raw(raw, ME, facts=facts)
+    assert dropped_channels(recording) == {
+        "Fc1.": "all samples are zero",
+        "Fc4.": "800 of 3201 samples are NaN or infinite",
+        "C5..": "1 of 3201 samples are NaN or infinite",
+        "C1..": "constant at 1.28e-06",
+    }
+    assert notes_of(recording) == ["C2 is at its limits for 50% of the time"]
+
+
+def test_a_channel_that_is_zero_but_for_a_blip_is_dropped(make_raw, make_signal):
+    signal = make_signal()
+    signal[2] = 0
+    signal[2, 100:110] = 1e-5
+    recording = recording_from_raw(make_raw(signal=signal), ME)
+    assert list(dropped_channels(recording)) == ["C3"]
+    assert "flat for 99" in dropped_channels(recording)["C3"]
+
+
+def test_no_usable_channel_is_refused_naming_file_and_channels(tmp_path, make_raw):
+    raw = make_raw(signal=np.zeros((8, 2560)))
+    raw.save(tmp_path / "dead_raw.fif", verbose="error")
+    raw, _ = open_raw(tmp_path / "dead_raw.fif")
+    with pytest.raises(SignalError, match=r"dead_raw\.fif: no usable channel: Fp1: all samples"):
+        recording_from_raw(raw, ME)
+
+
+def test_no_brain_sensor_at_all_is_refused(make_raw):
+    with pytest.raises(SignalError, match="none of 2 is a brain sensor"):
+        recording_from_raw(make_raw(names=("a", "b"), types="misc"), ME)
+
+
+def test_names_that_are_one_when_normalised_are_refused_by_name(make_raw):
+    raw = make_raw(names=("Fp1", "EEG FP1-Ref", "Cz"))
+    with pytest.raises(SensorError, match="channel names occur more than once: Fp1"):
+        recording_from_raw(raw, ME)
+
+
+def test_labels_that_a_file_has_twice_are_refused_until_one_is_dropped(test_data):
+    raw, facts = open_raw(test_data / "formats" / "edf_edge" / "duplicate_channel_labels.edf")
+    with pytest.raises(SensorError, match=r"labels\.edf: channel names occur more than once: F1"):
+        recording_from_raw(raw, ME, facts=facts)
+    recording = recording_from_raw(raw, ME, facts=facts, channels={"EEG F1-Ref-1": "drop"})
+    assert recording.sensors.ch_names == ("F1", "F2")
+
+
+def test_a_recording_without_any_position_is_refused_unless_allowed(make_raw):
+    raw = make_raw(names=("L1", "L2"), types="seeg")
+    with pytest.raises(SensorError, match=r"no channel has a position.*\n.*allow_unlocated: true"):
+        recording_from_raw(raw, ME)
+    recording = recording_from_raw(raw, ME, allow_unlocated=True)
+    assert notes_of(recording) == ["2 channels without a position: L1, L2"]
+
+
+def test_a_channel_without_a_physical_range_is_dropped(test_data):
+    raw, facts = open_raw(test_data / "broken" / "physmin_eq_physmax.edf")
+    recording = recording_from_raw(raw, ME, facts=facts)
+    assert dropped_channels(recording) == {"Fcz.": "physical minimum and maximum are both 0"}
+    assert len(recording.sensors) == 63
+
+
+def test_odd_channel_names_are_kept_and_what_has_no_position_is_told(test_data):
+    raw, facts = open_raw(test_data / "broken" / "odd_channel_names_raw.fif")
+    recording = recording_from_raw(raw, ME, facts=facts)
+    assert recording.sensors.ch_names[:4] == ("000/A1", "FC3", "FC1", "FCz")
+    assert notes_of(recording) == ["1 channels without a position: 000/A1"]
+
+
+def test_unit_scale_brings_samples_to_si(make_raw):
+    raw = make_raw()
+    scaled = recording_from_raw(raw, ME, unit_scale=1e-3).signal
+    np.testing.assert_allclose(scaled, raw.get_data() * 1e-3, rtol=1e-6)
+
+
+def test_meg_positions_are_in_the_head_frame_or_told_not_to_be(test_data):
+    raw, _ = open_raw(test_data / "meg" / "neuromag" / "sample_audvis_trunc_raw_sss.fif")
+    assert set(recording_from_raw(raw, ME).sensors.known) == {Knowledge.MEASURED}
+    raw, _ = open_raw(test_data / "meg" / "neuromag" / "141027_cropped_90Hz_raw.fif")
+    recording = recording_from_raw(raw, ME)
+    assert set(recording.sensors.known) == {Knowledge.DEVICE}
+    assert "no device-to-head transform" in notes_of(recording)[0]
+
+
+def test_samples_that_cannot_be_read_are_refused(tmp_path, make_raw):
+    path = tmp_path / "gone_raw.fif"
+    make_raw().save(path, verbose="error")
+    raw = mne.io.read_raw(path, verbose="error")
+    path.unlink()
+    with pytest.raises(SourceError, match=r"gone_raw\.fif: MNE cannot read its samples: FileNot"):
+        recording_from_raw(raw, ME)
