@@ -11,7 +11,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
 from neurofm.config import Config
-from neurofm.finetune.covariances import CovarianceSource, covariances, recentre
+from neurofm.finetune.covariances import CovarianceSource, covariances, one_thread, recentre
 from neurofm.finetune.models import Fold, Prediction
 from neurofm.finetune.trials import Trials
 
@@ -133,8 +133,8 @@ class TangentSpaceModel:
         """Learn and predict; nothing is drawn at random."""
         known = fold.taught
         space = TangentSpace(metric="riemann")
-        features = space.fit_transform(self.covariances[known])
         model = LogisticRegression(C=self.config.regularisation, max_iter=2000)
-        model.fit(features, fold.y[known])
-        tested = space.transform(self.covariances[fold.test])
-        return Prediction(model.predict_proba(tested), len(known))
+        with one_thread():
+            model.fit(space.fit_transform(self.covariances[known]), fold.y[known])
+            tested = space.transform(self.covariances[fold.test])
+            return Prediction(model.predict_proba(tested), len(known))

@@ -10,6 +10,7 @@ import pandas as pd
 from pyriemann.estimation import Covariances
 from pyriemann.tangentspace import TangentSpace
 from scipy import signal as dsp
+from threadpoolctl import threadpool_limits
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ProtocolError
@@ -18,6 +19,11 @@ from neurofm.sensors import Sensors
 from neurofm.signals import Recording
 
 ORDER = 4  # Butterworth, forwards and backwards
+
+
+def one_thread() -> threadpool_limits:
+    """Keep linear algebra to one thread: matrices this small are 15 times slower on two."""
+    return threadpool_limits(1)
 
 
 class CovarianceSource(Protocol):
@@ -75,7 +81,7 @@ def covariances(
     size = len(names) * len(bands_hz)
     found = np.empty((len(windows), size, size))
     unit: np.ndarray | None = None
-    with progress("covariances", len(groups)) as advance:
+    with one_thread(), progress("covariances", len(groups)) as advance:
         for recording_id, rows in groups:
             recording = source.recording(str(recording_id))
             stacked = _filtered(recording, names, bands_hz)
@@ -113,8 +119,9 @@ def recentre(found: np.ndarray, groups: np.ndarray) -> np.ndarray:
     out = np.empty_like(found)
     for group in np.unique(groups):
         rows = groups == group
-        mean = TangentSpace(metric="riemann").fit(found[rows]).reference_
-        values, vectors = np.linalg.eigh(mean)
+        with one_thread():
+            mean = TangentSpace(metric="riemann").fit(found[rows]).reference_
+            values, vectors = np.linalg.eigh(mean)
         whitener = (vectors / np.sqrt(values)) @ vectors.T  # symmetric: no channel is rotated
         out[rows] = whitener @ found[rows] @ whitener
     return out

@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from neurofm.config import Config
+from neurofm.finetune.covariances import one_thread
 from neurofm.finetune.encoders import EncoderSource
 from neurofm.finetune.features import PoolName, signals_digest, trial_features
 from neurofm.finetune.metrics import balanced_accuracy
@@ -122,8 +123,9 @@ class LinearProbe:
         """Learn and predict."""
         features = self.features(seed)
         known = fold.taught
-        model = fit_probe(features[known], fold.y[known], fold.persons[known], self.config)
-        return Prediction(model.predict_proba(features[fold.test]), len(known))
+        with one_thread():
+            model = fit_probe(features[known], fold.y[known], fold.persons[known], self.config)
+            return Prediction(model.predict_proba(features[fold.test]), len(known))
 
 
 def fit_probe(

@@ -92,7 +92,9 @@ def _differences(
 
 
 def score_table(entries: Sequence[dict]) -> pd.DataFrame:
-    """One row a protocol, model and adaptation, one text column a metric."""
+    """One row a protocol, model and adaptation, one text column a metric; protocols together."""
+    order = list(dict.fromkeys(entry["protocol"] for entry in entries))
+    entries = sorted(entries, key=lambda entry: order.index(entry["protocol"]))
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for entry in entries:
         name = entry["model"] + (" (transductive)" if entry["transductive"] else "")

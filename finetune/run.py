@@ -62,9 +62,9 @@ class FinetuneResult:
 
     def summary(self) -> str:
         """Return what the command prints."""
-        notes = "\n".join(note.lstrip("! ") for note in self.notes)
-        report = self.folder / "report.html"
-        return f"{aligned(score_table(self.entries))}\n\n{notes}\nreport: {report}"
+        notes = [note.lstrip("! ") for note in self.notes]
+        table = aligned(score_table(self.entries))
+        return "\n".join([table, "", *notes, f"report: {self.folder / 'report.html'}"])
 
 
 def plan(config: FinetuneConfig) -> str:
@@ -268,9 +268,10 @@ def _write(
         "trials": data.trials.table,
         "folds": _folds_table(data.protocols),
         "predictions": material.predictions,
-        "curves": material.curves,
         "results": material.results,
     }
+    if len(material.curves):
+        tables["curves"] = material.curves
     for name, table in tables.items():
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
     summary = {

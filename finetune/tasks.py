@@ -6,16 +6,21 @@ holds; what two rules both claim is refused.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from neurofm.config import Config
 from neurofm.errors import nearest
 
-Names = Annotated[
-    tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
-]  # one name or a list of names
+
+def _one_or_many(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 SELECTORS = ("dataset", "subject", "session", "task", "run")
 
