@@ -19,6 +19,7 @@ from neurofm.config import Config
 from neurofm.errors import ConfigError, SignalError
 
 _ROUNDS = 6
+_FEW = 1024
 
 
 class LoaderConfig(Config):
@@ -225,7 +226,8 @@ def permute(numbers: np.ndarray | Sequence[int], n: int, key: str) -> np.ndarray
     """Return the images of `numbers` under a permutation of 0..n-1 that `key` chooses.
 
     A Feistel network permutes the numbers of an even count of bits, whatever its round
-    function; an image of n or more is permuted again until it falls below n.
+    function; an image of n or more is permuted again until it falls below n. Of a few numbers
+    it would prefer some orders, so a few are sorted by their hash instead.
 
     Parameters
     ----------
@@ -241,7 +243,10 @@ def permute(numbers: np.ndarray | Sequence[int], n: int, key: str) -> np.ndarray
     ndarray of int64, shape (k,)
         Their places.
     """
-    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    if n <= _FEW:
+        hashes = _mix(np.arange(n, dtype=np.uint64) + np.uint64(_draw(key)))
+        return np.argsort(hashes)[numbers]
+    half = ((n - 1).bit_length() + 1) // 2
     keys = [np.uint64(_draw(f"{key}/{i}")) for i in range(_ROUNDS)]
     image = np.asarray(numbers).astype(np.uint64)
     todo = np.ones(image.shape, bool)
