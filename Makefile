@@ -1,11 +1,12 @@
 # make demo   everything on a simulated cohort: simulate, preprocess, pretrain, finetune, report
 # make test   the test suite        make lint   style and types
 # make bench  the benchmarks        make wheel  build a wheel, run it in an empty environment
+# make real   the table of the README, from DATA (eegmat/, eegmmidb/, ssvep_exo/)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench real wheel clean
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +30,10 @@ lint: $(VENV)/.dev
 	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs tests benchmarks *.md
 
 bench: $(VENV)/.dev
-	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/real_data.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+real: $(VENV)/.core
+	$(BIN)/python benchmarks/real_data.py --data $(or $(DATA),$(NEUROFM_TEST_DATA),data)
 
 wheel: $(VENV)/.dev
 	rm -rf build dist $(VENV)-wheel
