@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mne
 import numpy as np
@@ -22,7 +22,7 @@ from neurofm.preprocessing.harmonise import harmonise
 from neurofm.sensors import SensorKind, Sensors, brain_picks
 from neurofm.signals import Batch, Entities, Event, Recording
 
-Source = mne.io.BaseRaw | mne.BaseEpochs | Recording
+Source: TypeAlias = mne.io.BaseRaw | mne.BaseEpochs | Recording
 
 POOLS: dict[str, type[MeanPool]] = {"mean": MeanPool}
 
@@ -176,7 +176,7 @@ def windows_of(
     SensorError
         If nothing has a position.
     """
-    reading = {"unit_scale": unit_scale, "allow_unlocated": allow_unlocated}
+    reading: dict[str, Any] = {"unit_scale": unit_scale, "allow_unlocated": allow_unlocated}
     if isinstance(source, Recording):
         if unit_scale != 1.0:
             source = source.evolve(signal=source.signal * np.float32(unit_scale))

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from neurofm.nn.attention import ATTENTIONS, AttentionName, Turn
 from neurofm.nn.feedforward import FeedForward
-
-WEIGHT_SD = 0.02
+from neurofm.nn.initialise import initialise_linear
 
 
 class Block(nn.Module):
@@ -46,16 +45,15 @@ class Block(nn.Module):
         return x + self.dropout(self.feedforward(self.norm_feedforward(x)))
 
     def initialise(self, depth: int) -> None:
-        """Draw small weights; what is added to the stream shrinks with the stack's depth.
+        """Draw weights; what is added to the stream starts smaller the deeper the stack.
 
         Parameters
         ----------
         depth : int
             Number of blocks in the stack.
         """
+        added = (self.attention.project_out, self.feedforward.narrow)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=WEIGHT_SD)
-                nn.init.zeros_(module.bias)
-        for last in (self.attention.project_out, self.feedforward.narrow):
-            nn.init.trunc_normal_(last.weight, std=WEIGHT_SD / math.sqrt(2 * depth))
+                shrink = math.sqrt(2 * depth) if module in added else 1.0
+                initialise_linear(module, shrink)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from neurofm.nn.initialise import initialise_linear
+
 # Cycles a metre. Wavelengths of 1.6 to 25 cm: from neighbours in a dense array to a whole head.
 # Powers of two, so that they stay exact when the module is cast to half precision.
 WAVE_NUMBERS = (4.0, 8.0, 16.0, 32.0, 64.0)
@@ -39,6 +41,9 @@ class PlaceEncoding(nn.Module):
         self.combine = nn.Sequential(
             nn.Linear(n_position + 3 + KIND_FEATURES, width), nn.GELU(), nn.Linear(width, width)
         )
+        for layer in self.combine:
+            if isinstance(layer, nn.Linear):  # place weighs about as much as content
+                initialise_linear(layer)
 
     def forward(
         self,

@@ -1,7 +1,5 @@
 """The transformer backbone: its initial weights, its cost, and the place of its tokens."""
 
-import math
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -19,13 +17,15 @@ def random_grid(n_sites=3, n_patches=4, width=32):
     )
 
 
-def test_what_is_added_to_the_stream_starts_smaller_the_deeper_the_stack():
-    backbone = TransformerConfig(depth=8, n_heads=4).build(256)
-    sd = {name: float(p.std()) for name, p in backbone.named_parameters() if p.ndim == 2}
-    for name, found in sd.items():
+@pytest.mark.parametrize("width", [64, 256])
+def test_weights_keep_the_scale_and_what_is_added_shrinks_with_depth(width):
+    backbone = TransformerConfig(depth=8, n_heads=4).build(width)
+    weights = {name: p for name, p in backbone.named_parameters() if p.ndim == 2}
+    assert len(weights) == 8 * 4
+    for name, weight in weights.items():
         last = name.endswith(("project_out.weight", "narrow.weight"))
-        expected = 0.02 / math.sqrt(16) if last else 0.02
-        assert found == pytest.approx(expected, rel=0.05), name
+        expected = weight.shape[1] ** -0.5 * (0.25 if last else 1)
+        assert float(weight.detach().std()) == pytest.approx(expected, rel=0.05), name
 
 
 def test_place_is_added_before_the_first_block_and_kept():

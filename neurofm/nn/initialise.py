@@ -1,0 +1,23 @@
+"""Initial weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def initialise_linear(layer: nn.Linear, shrink: float = 1.0) -> None:
+    """Draw weights that keep the scale of what comes in, whatever the width.
+
+    The usual standard deviation of 0.02 suits a width of 2500. At 64 or 128 it makes
+    attention start out nearly uniform, and masked reconstruction learns far more slowly.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+        Changed in place; its bias becomes zero.
+    shrink : float
+        The scale of what comes out is divided by this.
+    """
+    sd = layer.in_features**-0.5 / shrink
+    nn.init.trunc_normal_(layer.weight, std=sd, a=-3 * sd, b=3 * sd)
+    nn.init.zeros_(layer.bias)
