@@ -39,7 +39,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor:
     if present is None:
         return F.scaled_dot_product_attention(q, k, v)
     some = present.any(-1, keepdim=True)
-    # a softmax over no key at all is NaN, in the gradient too: such rows see every key instead
+    # a softmax over no key at all is NaN in some kernels and versions of torch, and so is its
+    # gradient: such rows see every key instead
     seen = (present | ~some)[:, None, None]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     return out.masked_fill(~some[:, None, None], 0.0)
