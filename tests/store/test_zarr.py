@@ -8,7 +8,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neurofm.contract import SignalContract
+from neurofm.contract import SignalContract, robust_sd
 from neurofm.errors import StoreError
 from neurofm.sensors import Knowledge, SensorKind, Sensors
 from neurofm.signals import Entities, Event, Recording
@@ -96,11 +96,25 @@ def test_samples_come_back_within_half_a_count(tmp_path):
     recording = make_recording(n_times=5000)
     recording.signal[1] *= 1e-9
     store = write(tmp_path / "s", recording)
-    scale = np.abs(recording.signal).max(axis=1, keepdims=True) / 32767
+    sd = robust_sd(recording.signal)[:, None]
     error = np.abs(store.recording(recording.recording_id).signal - recording.signal)
-    assert (error <= 0.51 * scale).all()
+    assert (error <= 0.501 * sd / 256).all()
+    assert (error > 0.4 * sd / 256).any()  # the bound is the real one
+    np.testing.assert_allclose(store.quality(recording.recording_id)["step_over_sd"], 1 / 256)
+
+
+def test_a_peak_makes_counts_larger_in_its_channel_only(tmp_path):
+    recording = make_recording(n_times=5000)
+    sd = robust_sd(recording.signal)
+    recording.signal[1, 5] = 500 * sd[1]
+    store = write(tmp_path / "s", recording)
     step = np.array(store.quality(recording.recording_id)["step_over_sd"])
-    assert (step < 1e-3).all()
+    np.testing.assert_allclose(step, [1 / 256, 500 / 32767, 1 / 256], rtol=1e-3)
+    error = np.abs(store.recording(recording.recording_id).signal - recording.signal)
+    assert (error.max(axis=1) <= 0.501 * step * sd).all()
+    out = np.empty((3, 5000), np.float32)
+    store.read_standard_into(recording.recording_id, 0, out)
+    np.testing.assert_allclose(out[:, 6:], recording.signal[:, 6:] / sd[:, None], atol=0.01)
 
 
 def test_a_sample_beyond_2000_deviations_is_held_and_counted(tmp_path):
