@@ -94,6 +94,7 @@ def collect_events(
     if companion is not None:
         events += _from_file(raw, companion)
     events = _in_range(events, raw.n_times / raw.info["sfreq"], notes)
+    events += _edges(events)
     events.sort(key=lambda e: (e.onset_s, e.description))
     if config.carry is not None:
         events = _carry(events, config.carry, notes)
@@ -119,6 +120,16 @@ def _annotations(raw: mne.io.BaseRaw) -> list[Event]:
             description=str(a["description"]),
         )
         for a in raw.annotations
+    ]
+
+
+def _edges(events: list[Event]) -> list[Event]:
+    """Mark where EEGLAB cut something out or BrainVision paused, as MNE marks its own joins."""
+    return [
+        Event(onset_s=event.onset_s, duration_s=0.0, description="EDGE boundary")
+        for event in events
+        if event.onset_s > 0
+        and (event.description == "boundary" or event.description.startswith("New Segment"))
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from neurofm.preprocessing.channels import ChannelType, repair_types
 from neurofm.preprocessing.events import EventsConfig, collect_events
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import READER_FAILURES
-from neurofm.sensors import Knowledge, Sensors, brain_picks, sensors_from_info
+from neurofm.sensors import Knowledge, Sensors, kind_of, sensors_from_info
 from neurofm.signals import Entities, Recording
 
 # a channel that does not change from one sample to the next this often was not connected
@@ -96,8 +97,8 @@ def recording_from_raw(
     step = {
         "step": "read",
         "sfreq": float(info["sfreq"]),
-        "highpass_hz": float(info["highpass"]),
-        "lowpass_hz": float(info["lowpass"]),
+        "highpass_hz": info["highpass"],
+        "lowpass_hz": info["lowpass"],
         "unit_scale": unit_scale,
         "dropped": dropped,
         "notes": notes + event_notes,
@@ -156,14 +157,15 @@ def _label(name: str, facts: Facts) -> str:
 
 def _picks(info: mne.Info, dropped: dict[str, str], where: str) -> list[int]:
     keep = [i for i, ch in enumerate(info["chs"]) if ch["ch_name"] not in dropped]
-    among = brain_picks(mne.pick_info(info, keep, verbose="error")) if keep else []
+    with _naming(where):
+        among = [i for i in keep if kind_of(info["chs"][i]) is not None]
     if not among:
         raise SignalError(
             f"{where}: no usable channel: none of {len(info['ch_names'])} is a brain sensor"
             + (f" ({_list(dropped)})" if dropped else ""),
             hint="repair the types in the config's `channels`, for example {'LFP*': dbs}",
         )
-    return [keep[i] for i in among]
+    return among
 
 
 def _sensors(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sensors:
@@ -173,8 +175,15 @@ def _sensors(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
         with info._unlock():
             for i, label in zip(picks, labels, strict=True):
                 info["chs"][i]["ch_name"] = label
-    try:
+    with _naming(where):
         return sensors_from_info(info, picks)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say which file an error about a sensor is about."""
+    try:
+        yield
     except SensorError as error:
         raise SensorError(f"{where}: {error.problem}", hint=error.hint) from None
 

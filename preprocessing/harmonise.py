@@ -100,7 +100,7 @@ def _keep_kinds(recording: Recording, contract: SignalContract) -> Recording:
 
 def _header_lowpass(recording: Recording) -> float | None:
     for step in recording.history:
-        if "lowpass_hz" in step:
+        if step.get("lowpass_hz") is not None:
             return float(step["lowpass_hz"])
     return None
 

@@ -57,7 +57,7 @@ def read_report(store: Path) -> pd.DataFrame:
         raise StoreError(f"{path} cannot be read: {error}", hint="delete it") from None
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise StoreError(f"{path} lacks the columns {', '.join(missing)}", hint="delete it")
-    return report_table(table.to_dict("records"))
+    return report_table([dict(zip(table.columns, row, strict=True)) for row in table.to_numpy()])
 
 
 def merge_report(store: Path, rows: Sequence[dict[str, Any]]) -> None:

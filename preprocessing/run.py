@@ -225,7 +225,9 @@ def _row_of_outcome(task: Task, outcome: Outcome) -> dict[str, Any]:
 
 
 def _reasons(report: pd.DataFrame, most: int = 10) -> list[str]:
-    refused = report[report["status"] == "refused"]
-    lines = [f"  refused {row.path}: {row.reason}" for row in refused.head(most).itertuples()]
-    more = len(refused) - most
+    """List what was refused, and what was skipped for want of files, up to a screenful."""
+    worth = (report["status"] != "kept") & (report["reason"] != IN_STORE)
+    told = report[worth].sort_values("status")
+    lines = [f"  {row.status} {row.path}: {row.reason}" for row in told.head(most).itertuples()]
+    more = len(told) - most
     return [*lines, f"  and {more} more"] if more > 0 else lines

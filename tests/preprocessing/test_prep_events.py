@@ -154,3 +154,11 @@ def test_a_rename_that_fits_nothing_is_told(make_raw):
     raw = make_raw().set_annotations(announced("a"))
     _, notes = collect_events(raw, EventsConfig(rename={"b": "c"}))
     assert notes == ["no event of `rename` occurs"]
+
+
+@pytest.mark.parametrize("description", ["boundary", "New Segment/"])
+def test_joins_of_eeglab_and_brainvision_are_edges(make_raw, description):
+    raw = make_raw().set_annotations(mne.Annotations([0.0, 4.0], [0, 3.0], [description] * 2))
+    events, _ = collect_events(raw, PLAIN)
+    edges = [e for e in told(events) if e[2] == "EDGE boundary"]
+    assert edges == [(4.0, 0.0, "EDGE boundary")]

@@ -157,3 +157,12 @@ def test_samples_that_cannot_be_read_are_refused(tmp_path, make_raw):
     path.unlink()
     with pytest.raises(SourceError, match=r"gone_raw\.fif: MNE cannot read its samples: FileNot"):
         recording_from_raw(raw, ME)
+
+
+def test_a_coil_nobody_knows_is_refused_naming_file_and_channel(make_raw):
+    raw = make_raw(names=("M1", "Cz"), types=["mag", "eeg"])
+    raw.info["chs"][0]["coil_type"] = 31337
+    with pytest.raises(SensorError, match=r"d_sub-1: MEG channel 'M1' has coil type 31337"):
+        recording_from_raw(raw, ME)
+    recording = recording_from_raw(raw, ME, channels={"M1": "drop"})
+    assert recording.sensors.ch_names == ("Cz",)

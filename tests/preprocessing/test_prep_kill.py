@@ -71,6 +71,13 @@ def is_alive(pid):
     return True
 
 
+def require_dead(pids, timeout_s=20):
+    end = time.monotonic() + timeout_s
+    while any(is_alive(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(is_alive(pid) for pid in pids), "workers outlived the run"
+
+
 def compare(store, other):
     a, b = open_store(store), open_store(other)
     assert a.index.astype(str).equals(b.index.astype(str))
@@ -88,10 +95,7 @@ def test_a_killed_run_continues_to_the_same_store(command, tmp_path):
     process.kill()
     process.wait()
     assert 0 < len(finished(store)) < N
-    end = time.monotonic() + 20
-    while any(is_alive(pid) for pid in workers) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(is_alive(pid) for pid in workers), "workers outlived the run"
+    require_dead(workers)
 
     process, store = command("killed")
     out, err = process.communicate(timeout=120)
@@ -112,3 +116,17 @@ def test_a_killed_worker_loses_its_recording_alone_or_nothing(command):
     assert process.returncode == 0, err
     assert len(open_store(store).index) == N
     assert "0 refused" in out
+
+
+def test_an_interrupted_run_ends_at_once_and_keeps_what_is_finished(command, tmp_path):
+    process, store = command("interrupted")
+    wait_for(lambda: finished(store), process)
+    workers = children_of(process.pid)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    require_dead(workers)
+    overrides = [f"store={store}", "workers=0"]
+    result = run(load_config(CONFIG, tmp_path / "config.yaml", overrides))
+    counts = result.report["status"].value_counts()
+    assert counts["skipped"] >= 1 and counts["skipped"] + counts.get("kept", 0) == N

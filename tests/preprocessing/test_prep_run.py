@@ -75,7 +75,8 @@ def test_samples_in_the_store_are_those_of_harmonise(recordings, make_config):
     stored = open_store(run(config).store).recording("made_sub-2_task-x")
     raw, _ = open_raw(recordings[1])
     expected = harmonise(recording_from_raw(raw, stored.entities), config.contract)
-    np.testing.assert_allclose(stored.signal, expected.signal, atol=2e-8)
+    # 1 % of the deviation: the store holds 16-bit integers
+    np.testing.assert_allclose(stored.signal, expected.signal, atol=1.3e-7)
     assert stored.history == expected.history
 
 
