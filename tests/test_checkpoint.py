@@ -250,7 +250,7 @@ def test_another_format_is_refused_with_the_version_that_wrote_it(saved):
 
 @pytest.mark.parametrize(
     ("part", "wrong", "near"),
-    [("tokenizer", "conv_path", "conv_patch"), ("backbone", "tranformer", "transformer")],
+    [("tokenizer", "conv_path", "conv_patch"), ("backbone", "transfomer", "transformer")],
 )
 def test_an_unknown_part_names_the_nearest(saved, part, wrong, near):
     edit_config(saved, lambda v: v["encoder"][part].update(name=wrong))
@@ -262,7 +262,7 @@ def test_an_unknown_part_names_the_nearest(saved, part, wrong, near):
     ("change", "message"),
     [
         (lambda v: v.pop("contract"), "config.json: contract: Field required"),
-        (lambda v: v["encoder"].update(widht=3), r"unknown key 'encoder\.widht'.*\n.*'width'"),
+        (lambda v: v["encoder"].update(wdth=3), r"unknown key 'encoder\.wdth'.*\n.*'width'"),
         (lambda v: v["contract"].update(sfreq="100"), "contract.sfreq: .* found '100'"),
         (lambda v: v["encoder"].update(tokenizer=None), "unknown tokenizer 'None'"),
         (lambda v: v.update(encoder=7), "unknown tokenizer 'None'"),
