@@ -250,7 +250,7 @@ def test_another_format_is_refused_with_the_version_that_wrote_it(saved):
 
 @pytest.mark.parametrize(
     ("part", "wrong", "near"),
-    [("tokenizer", "conv_path", "conv_patch"), ("backbone", "transfomer", "transformer")],
+    [("tokenizer", "conv_path", "conv_patch"), ("backbone", "trxnsformer", "transformer")],
 )
 def test_an_unknown_part_names_the_nearest(saved, part, wrong, near):
     edit_config(saved, lambda v: v["encoder"][part].update(name=wrong))
