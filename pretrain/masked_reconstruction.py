@@ -1,6 +1,6 @@
 """Predict hidden patches from the visible ones.
 
-B windows, S sites, P patches, L samples a patch, F frequencies, D width.
+B windows, S sites, P patches, L samples a patch, D width.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
@@ -16,7 +15,7 @@ from torch import Generator, Tensor, nn
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder
-from neurofm.errors import ConfigError
+from neurofm.nn.spectrum import LogPower
 from neurofm.pretrain.masks import MaskConfig, SpatialRadiusMaskConfig
 from neurofm.signals import Batch
 
@@ -46,12 +45,17 @@ class MaskedReconstructionConfig(Config):
         Weight of the Huber loss of the samples, which an artefact cannot dominate.
     spectrum : float
         Weight of the squared error of the log power spectrum.
+    visible : float
+        Weight of the same error on tokens that were not hidden. Nothing in masked prediction
+        asks the encoder to hand on what it sees; without this term a linear probe of its
+        output finds less than one of the plain spectrum.
     """
 
     name: Literal["masked_reconstruction"] = "masked_reconstruction"
     mask: MaskConfig = Field(default_factory=SpatialRadiusMaskConfig)
     signal: float = Field(default=1.0, ge=0)
     spectrum: float = Field(default=1.0, ge=0)
+    visible: float = Field(default=0.5, ge=0)
 
     def build(self, encoder: Encoder, contract: SignalContract) -> MaskedReconstruction:
         """Build the objective that trains `encoder` on signals under `contract`."""
@@ -68,19 +72,9 @@ class MaskedReconstruction(nn.Module):
         self.config = config
         self.encoder = encoder
         length = encoder.tokenizer.patch_len
-        low, high = contract.band_hz
-        frequencies = torch.fft.rfftfreq(length, 1 / contract.sfreq)
-        self.band = [i for i, f in enumerate(frequencies.tolist()) if low <= f <= high]
-        if not self.band:
-            raise ConfigError(
-                f"patches of {length / contract.sfreq:g} s resolve no frequency between {low:g} "
-                f"and {high:g} Hz",
-                hint="use longer patches",
-            )
+        self.log_power = LogPower(length, contract.sfreq, contract.band_hz)
         self.predict_signal = nn.Linear(encoder.width, length)
-        self.predict_spectrum = nn.Linear(encoder.width, len(self.band))
-        self.window: Tensor
-        self.register_buffer("window", torch.hann_window(length, periodic=False), persistent=False)
+        self.predict_spectrum = nn.Linear(encoder.width, len(self.log_power.bins))
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
         """Return the loss of one batch; all randomness of the mask comes from `generator`.
@@ -95,35 +89,37 @@ class MaskedReconstruction(nn.Module):
         Returns
         -------
         Loss
-            Terms: ``signal`` (Huber), ``spectrum`` (mean squared error; 1 is what predicting
-            the mean spectrum gives), ``signal_explained`` (1 minus squared error over power;
-            0 is what predicting silence gives) and ``hidden_share``.
+            Terms: ``signal`` (Huber), ``spectrum`` and ``visible`` (mean squared errors; 1 is
+            what predicting the mean spectrum gives), ``signal_explained`` (1 minus squared
+            error over power; 0 is what predicting silence gives) and ``hidden_share``.
         """
         # 1. Choose what to hide.
         patches = self.encoder.tokenizer.patches(batch.signal)  # (B, S, P, L)
         hide = self.config.mask(batch, patches.shape[2], generator).to(patches.device)
 
         # 2. Encode the rest.
-        hidden = self.encoder(batch, hide).content[hide]  # (N, D)
-        target = patches[hide].float()  # (N, L)
+        encoded = self.encoder(batch, hide).content  # (B, S, P, D)
 
-        # 3. Score only what was hidden; a mask never hides padding.
-        predicted = self.predict_signal(hidden).float()
+        # 3. Score the samples of what was hidden; a mask never hides padding.
+        target = patches[hide].float()  # (N, L)
+        predicted = self.predict_signal(encoded[hide]).float()
         signal = F.smooth_l1_loss(predicted, target)
-        rhythms = self.log_power(target)
+
+        # 4. Score the spectra of the hidden and of the visible.
+        present = batch.present[:, :, None].expand_as(hide)
+        rhythms = self.log_power(patches[present])  # (M, n_bins)
         rhythms = (rhythms - rhythms.mean(0)) / rhythms.std(0, correction=0).clamp_min(1e-3)
-        spectrum = F.mse_loss(self.predict_spectrum(hidden).float(), rhythms)
-        total = self.config.signal * signal + self.config.spectrum * spectrum
+        error = (self.predict_spectrum(encoded[present]).float() - rhythms).square().mean(-1)
+        spectrum, visible = error[hide[present]].mean(), error[~hide[present]].mean()
+
+        weights = self.config
+        total = weights.signal * signal + weights.spectrum * spectrum + weights.visible * visible
         terms = {
             "signal": signal.detach(),
             "spectrum": spectrum.detach(),
+            "visible": visible.detach(),
             "signal_explained": 1
             - F.mse_loss(predicted.detach(), target) / target.square().mean().clamp_min(1e-12),
             "hidden_share": hide.sum() / (batch.present.sum() * patches.shape[2]),
         }
         return Loss(total, terms)
-
-    def log_power(self, patches: Tensor) -> Tensor:
-        """Return the log power of each frequency in the contract's band, shape (..., F)."""
-        spectrum = torch.fft.rfft(patches * self.window, dim=-1)[..., self.band]
-        return torch.log(spectrum.abs().square() / self.window.square().sum() + 1e-4)

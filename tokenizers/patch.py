@@ -15,6 +15,7 @@ from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ContractError, SignalError
 from neurofm.nn.place import PlaceEncoding
+from neurofm.nn.spectrum import LogPower
 from neurofm.signals import Batch, Grid, whole_samples
 
 QUIET = 1e-3  # deviations; below it a patch counts as silent
@@ -28,9 +29,14 @@ class PatchConfig(Config):
     patch_s : float
         Length of a patch in seconds: a whole number of samples, and a whole number of
         patches in a window.
+    spectrum : bool
+        Add a linear map of the patch's log power spectrum to its token, as CBraMod does
+        (Wang et al. 2025, sec. 2.2): power is no linear function of the samples, and a small
+        model spends long on learning it.
     """
 
     patch_s: float = Field(default=1.0, gt=0)
+    spectrum: bool = False
 
     def patch_len(self, contract: SignalContract) -> int:
         """Return the samples in one patch.
@@ -51,6 +57,14 @@ class PatchConfig(Config):
             )
         return patch_len
 
+    def tokenizer(self, content: nn.Module, contract: SignalContract, width: int) -> Tokenizer:
+        """Return a tokenizer around what maps samples to tokens."""
+        patch_len = self.patch_len(contract)
+        if self.spectrum:
+            log_power = LogPower(patch_len, contract.sfreq, contract.band_hz)
+            content = WithSpectrum(content, log_power, width)
+        return Tokenizer(content, patch_len, contract.sfreq, width)
+
 
 class LinearPatchConfig(PatchConfig):
     """One linear map from the samples of a patch to its token."""
@@ -65,8 +79,7 @@ class LinearPatchConfig(PatchConfig):
         ConfigError
             If patches do not fit the contract.
         """
-        patch_len = self.patch_len(contract)
-        return Tokenizer(nn.Linear(patch_len, width), patch_len, contract.sfreq, width)
+        return self.tokenizer(nn.Linear(self.patch_len(contract), width), contract, width)
 
 
 class ConvPatchConfig(PatchConfig):
@@ -98,8 +111,7 @@ class ConvPatchConfig(PatchConfig):
                 f"conv_patch: a kernel of {self.kernel} samples has no middle",
                 hint=f"set kernel to {self.kernel + 1}",
             )
-        patch_len = self.patch_len(contract)
-        return Tokenizer(ConvPatch(self, patch_len, width), patch_len, contract.sfreq, width)
+        return self.tokenizer(ConvPatch(self, self.patch_len(contract), width), contract, width)
 
 
 class ConvPatch(nn.Module):
@@ -143,6 +155,31 @@ class ConvPatch(nn.Module):
         features = self.filters(flat).flatten(1)
         tokens = self.project(torch.cat((features, amplitude.to(features.dtype)), dim=-1))
         return tokens.unflatten(0, patches.shape[:-1])
+
+
+class WithSpectrum(nn.Module):
+    """The sum of a token of the samples and one of their log power spectrum.
+
+    Parameters
+    ----------
+    samples : Module
+        Maps patches (..., patch_len) to (..., width).
+    log_power : LogPower
+        Maps patches to (..., n_bins).
+    width : int
+        Features out.
+    """
+
+    def __init__(self, samples: nn.Module, log_power: LogPower, width: int):
+        super().__init__()
+        self.samples = samples
+        self.log_power = log_power
+        self.project = nn.Linear(len(log_power.bins), width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches, shape (..., patch_len) to (..., width)."""
+        rhythms = self.log_power(patches).to(patches.dtype)
+        return self.samples(patches) + self.project(rhythms)
 
 
 class Tokenizer(nn.Module):

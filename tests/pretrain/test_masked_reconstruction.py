@@ -87,8 +87,11 @@ def test_predicting_zero_explains_nothing(objective):
 
 def test_weights_of_the_terms_add_up(objective):
     result = loss(objective, make_batch())
-    torch.testing.assert_close(result.total, result.terms["signal"] + result.terms["spectrum"])
-    only = MaskedReconstructionConfig(spectrum=0.0).build(objective.encoder, CONTRACT)
+    terms = result.terms
+    torch.testing.assert_close(
+        result.total, terms["signal"] + terms["spectrum"] + 0.5 * terms["visible"]
+    )
+    only = MaskedReconstructionConfig(spectrum=0.0, visible=0.0).build(objective.encoder, CONTRACT)
     only.load_state_dict(objective.state_dict())
     torch.testing.assert_close(loss(only, make_batch()).total, result.terms["signal"])
 
@@ -102,7 +105,7 @@ def test_log_power_finds_the_frequency_of_a_sine(objective):
 
 
 def test_what_the_visible_channels_determine_is_learnt(objective):
-    config = MaskedReconstructionConfig(mask=RandomMaskConfig(ratio=0.3), spectrum=0.0)
+    config = MaskedReconstructionConfig(mask=RandomMaskConfig(ratio=0.3), spectrum=0.0, visible=0.0)
     learner = config.build(objective.encoder, CONTRACT)
     optimiser = torch.optim.Adam(learner.parameters(), lr=5e-3)
     t = torch.arange(128) / 64
@@ -119,7 +122,11 @@ def test_what_the_visible_channels_determine_is_learnt(objective):
 def test_predicting_the_mean_spectrum_scores_one(objective):
     torch.nn.init.zeros_(objective.predict_spectrum.weight)
     torch.nn.init.zeros_(objective.predict_spectrum.bias)
-    assert loss(objective, make_batch()).terms["spectrum"] == pytest.approx(1.0, abs=1e-4)
+    terms = loss(objective, make_batch(n_windows=64)).terms
+    share = terms["hidden_share"]
+    assert share * terms["spectrum"] + (1 - share) * terms["visible"] == pytest.approx(
+        1.0, abs=1e-4
+    )
 
 
 def test_patches_too_short_for_the_band_are_refused():

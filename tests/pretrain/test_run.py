@@ -81,7 +81,7 @@ def weights(result):
 def test_a_run_writes_losses_logs_and_a_checkpoint(uninterrupted):
     assert [row["step"] for row in uninterrupted.metrics] == list(range(24))
     assert set(uninterrupted.metrics[0]) == {
-        "step", "loss", "signal", "spectrum", "signal_explained", "hidden_share", "lr",
+        "step", "loss", "signal", "spectrum", "visible", "signal_explained", "hidden_share", "lr",
     }  # fmt: skip
     assert (uninterrupted.checkpoint / "model.safetensors").exists()
     assert list((uninterrupted.folder / "tensorboard").glob("events.*"))
@@ -182,10 +182,10 @@ def test_a_recording_in_two_stores_is_refused(store, tmp_path):
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_recordings(
     store, tmp_path, monkeypatch
 ):
-    from neurofm.pretrain.masked_reconstruction import MaskedReconstruction
+    from neurofm.nn.spectrum import LogPower
 
-    power = MaskedReconstruction.log_power
-    monkeypatch.setattr(MaskedReconstruction, "log_power", lambda s, p: power(s, p) / 0)
+    power = LogPower.forward
+    monkeypatch.setattr(LogPower, "forward", lambda s, p: power(s, p) / 0)
     with pytest.raises(
         TrainingError, match=r"step 0: the loss is (nan|inf) on recordings toy_sub-"
     ):
