@@ -37,7 +37,6 @@ class Chance:
     name = "chance"
     adaptation = "none"
     transductive = False
-    seeded = False
 
     def fit_predict(self, fold: Fold, seed: int) -> Prediction:
         """Learn and predict; nothing is drawn at random."""
@@ -121,7 +120,6 @@ class TangentSpaceModel:
     """Covariances of all trials, and what to fit on them."""
 
     adaptation = "none"
-    seeded = False
 
     def __init__(self, config: TangentSpaceConfig, found: np.ndarray):
         self.config = config

@@ -17,10 +17,19 @@ AdaptationConfig = Annotated[LinearProbeConfig | FullConfig, Field(discriminator
 
 
 class RandomInitConfig(Config):
-    """The checkpoint's architecture with weights drawn by seed: what pretraining must beat."""
+    """The checkpoint's architecture with weights drawn by seed: what pretraining must beat.
+
+    Parameters
+    ----------
+    adaptation : AdaptationConfig
+        How it is fitted to the task.
+    seeds : list of int, optional
+        Instead of the run's.
+    """
 
     name: Literal["random_init"] = "random_init"
     adaptation: AdaptationConfig = Field(default_factory=LinearProbeConfig)
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -29,10 +38,19 @@ class RandomInitConfig(Config):
 
 
 class PretrainedConfig(Config):
-    """The checkpoint's weights."""
+    """The checkpoint's weights.
+
+    Parameters
+    ----------
+    adaptation : AdaptationConfig
+        How it is fitted to the task.
+    seeds : list of int, optional
+        Instead of the run's.
+    """
 
     name: Literal["pretrained"] = "pretrained"
     adaptation: AdaptationConfig = Field(default_factory=LinearProbeConfig)
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -94,3 +112,12 @@ class FinetuneConfig(Config):
         if encoders and self.checkpoint is None:
             raise ValueError(f"model {encoders[0]} needs a `checkpoint`")
         return self
+
+    def seeds_of(self, model: ModelConfig) -> tuple[int, ...]:
+        """Return the seeds a model is run with: one where no seed has a say."""
+        if isinstance(model, ChanceConfig | TangentSpaceConfig):
+            return self.seeds[:1]
+        seeds = model.seeds or self.seeds
+        if isinstance(model, PretrainedConfig) and isinstance(model.adaptation, LinearProbeConfig):
+            return seeds[:1]
+        return seeds

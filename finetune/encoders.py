@@ -36,11 +36,6 @@ class EncoderSource:
     contract: SignalContract
     pretrained: Encoder | None = None
 
-    @property
-    def seeded(self) -> bool:
-        """Whether another seed gives other weights."""
-        return self.pretrained is None
-
     def fresh(self, seed: int) -> Encoder:
         """Return an encoder of its own, in evaluation mode."""
         if self.pretrained is not None:

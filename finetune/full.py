@@ -82,7 +82,6 @@ class FullFineTuning:
     """
 
     transductive = False
-    seeded = True
 
     def __init__(
         self,

@@ -78,9 +78,5 @@ class Model(Protocol):
     def transductive(self) -> bool:
         """Whether unlabelled test trials take part in what is learned."""
 
-    @property
-    def seeded(self) -> bool:
-        """Whether another seed gives another result."""
-
     def fit_predict(self, fold: Fold, seed: int) -> Prediction:
         """Learn and predict."""

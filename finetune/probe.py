@@ -96,7 +96,6 @@ class LinearProbe:
         self.name = source.name
         self.adaptation = config.label
         self.transductive = config.align == "recentred"
-        self.seeded = source.seeded
         self._reader, self._trials = reader, trials
         self._device, self._cache = device, cache
         self._signals = signals_digest(reader, source.contract, trials)

@@ -22,7 +22,6 @@ from neurofm.finetune.config import (
     FinetuneConfig,
     ModelConfig,
     PretrainedConfig,
-    RandomInitConfig,
 )
 from neurofm.finetune.encoders import EncoderSource
 from neurofm.finetune.full import FullConfig, FullFineTuning
@@ -31,7 +30,7 @@ from neurofm.finetune.probe import LinearProbe
 from neurofm.finetune.protocols import Folds
 from neurofm.finetune.report import Material, make_page
 from neurofm.finetune.results import aligned, score_table, summarise
-from neurofm.finetune.scoring import Tally, score_model, seeds_for
+from neurofm.finetune.scoring import Tally, score_model
 from neurofm.finetune.trials import Trials, find_trials
 from neurofm.report.progress import progress
 from neurofm.training.run_folder import write_atomically, write_provenance
@@ -105,13 +104,14 @@ def run(config: FinetuneConfig) -> FinetuneResult:
     tally = Tally(config.task.name, data.trials)
     transductive: dict[tuple[str, str], bool] = {}
     n_fits = sum(len(folds) for folds in data.protocols) * sum(
-        len(seeds_for(_seeded(model), config.seeds)) for model in config.models
+        len(config.seeds_of(model)) for model in config.models
     )
     with progress("fine-tune", n_fits) as advance:
         for settings in config.models:
             model = _build(settings, config, data, checkpoint)
             transductive[model.name, model.adaptation] = model.transductive
-            score_model(model, data.protocols, config.seeds, tally, advance)
+            seeds = config.seeds_of(settings)
+            score_model(model, data.protocols, seeds, tally, advance)
     entries = summarise(tally.results, transductive)
     seen = _seen(checkpoint, data.trials)
     notes = [*_provenance(checkpoint, seen), *_losses(data.trials)]
@@ -161,12 +161,6 @@ def _load_checkpoint(config: FinetuneConfig, data: _Data) -> Checkpoint | None:
     )
     checkpoint.encoder.tokenizer.n_patches(data.trials.n_times)  # refuses a part of a patch
     return checkpoint
-
-
-def _seeded(model: ModelConfig) -> bool:
-    if isinstance(model, RandomInitConfig):
-        return True
-    return isinstance(model, PretrainedConfig) and isinstance(model.adaptation, FullConfig)
 
 
 def _build(

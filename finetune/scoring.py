@@ -131,11 +131,6 @@ def folds_of(folds: Folds, trials: Trials) -> Iterator[Fold]:
         )
 
 
-def seeds_for(seeded: bool, seeds: Sequence[int]) -> Sequence[int]:
-    """All seeds for a model that depends on one, else the first."""
-    return seeds if seeded else seeds[:1]
-
-
 def score_model(
     model: Model,
     protocols: Sequence[Folds],
@@ -146,6 +141,6 @@ def score_model(
     """Fit and score a model on all folds of all protocols."""
     for folds in protocols:
         for fold in folds_of(folds, tally.trials):
-            for seed in seeds_for(model.seeded, seeds):
+            for seed in seeds:
                 tally.add(model, fold, seed, model.fit_predict(fold, seed))
                 advance(1)
