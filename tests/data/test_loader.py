@@ -245,6 +245,26 @@ def test_no_more_is_made_ahead_than_asked(store):
     batches.close()
 
 
+def test_what_was_not_begun_is_dropped_when_the_consumer_stops(store):
+    class Slow(Faulty):
+        def read_standard_into(self, recording_id, start, out):
+            super().read_standard_into(recording_id, start, out)
+            time.sleep(0.05)
+
+    reader = Slow(store, None)
+    plan = WindowPlan(
+        store.index[store.index["recording_id"] != "d_sub-3"],
+        n_times=100,
+        patches=1,
+        token_budget=1,
+        seed=0,
+    )
+    batches = iter(make_loader(reader, plan, threads=1, prefetch=30, last_step=40))
+    next(batches)
+    batches.close()
+    assert reader.reads <= 3
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

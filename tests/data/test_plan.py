@@ -108,6 +108,15 @@ def test_epochs_and_seeds_differ():
     }
 
 
+def test_each_epoch_puts_other_windows_together():
+    plan = make_plan(make_index((1, [0.0, 60.0])), token_budget=20)  # no leftover, so no phase
+    first, second = (
+        {frozenset(ref.start for ref in batch) for batch in epoch(plan, number)}
+        for number in (0, 1)
+    )
+    assert not first & second
+
+
 def test_windows_are_shuffled():
     plan = make_plan(make_index((1, [0.0, 5000.0])), token_budget=20)
     starts = np.array([r.start for r in windows(epoch(plan, 0))])

@@ -144,6 +144,21 @@ def test_any_flipped_bit_is_found(path):
     assert open_store(path).verify() == []
 
 
+def test_a_damaged_chunk_does_not_spoil_the_one_read_before(path):
+    store = open_store(path)
+    truth = store.read("d_sub-anna", 0, 0.5)
+    store.read("d_sub-anna", 0, 0.5)
+    shard = shard_of(path, "anna")
+    damaged = bytearray(shard.read_bytes())
+    offset, length = store._shards._shard(store._array("d_sub-anna"), 0).entries[1]
+    damaged[offset + length - 20 : offset + length - 4] = bytes(16)
+    shard.write_bytes(damaged)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="chunk 1 in shard .* is damaged: its checksum"):
+            store.read("d_sub-anna", 0.5, 1)
+    np.testing.assert_array_equal(store.read("d_sub-anna", 0, 0.5), truth)
+
+
 @pytest.mark.parametrize("keep", [0, 3, 200, -1])
 def test_a_cut_off_shard_is_found(path, keep):
     shard = shard_of(path, "anna")
