@@ -27,7 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs tests benchmarks *.md
+	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs benchmarks *.md  # tests misspell on purpose
 
 bench: $(VENV)/.dev
 	for script in $(filter-out benchmarks/real_data.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
