@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from neurofm.errors import ConfigError, SourceError
 
@@ -58,15 +58,17 @@ class WorkerPool(Generic[T, R]):
                 if not running and not broken:
                     break
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
+                if any(_is_broken(future) for future in done):
+                    done, _ = wait(running)  # with one, all of its pool have failed
                 suspects = broken
                 for future in done:
                     item = running.pop(future)
-                    if isinstance(future.exception(), BrokenProcessPool):
+                    if _is_broken(future):
                         suspects.append(item)
                     else:
                         yield item, future.result()
                 if suspects:
-                    yield from self._one_by_one(suspects, running)
+                    yield from self._one_by_one(suspects)
         except BaseException:
             self._stop(at_once=True)
             raise
@@ -90,15 +92,7 @@ class WorkerPool(Generic[T, R]):
             self._pool = self._start(self.workers)
         return self._pool.submit(self.function, item)
 
-    def _one_by_one(
-        self, suspects: deque[T], running: dict[Future[R], T]
-    ) -> Iterator[tuple[T, R | WorkerDied]]:
-        for future, item in running.items():
-            if isinstance(future.exception(), BrokenProcessPool):
-                suspects.append(item)
-            else:
-                yield item, future.result()
-        running.clear()
+    def _one_by_one(self, suspects: Iterable[T]) -> Iterator[tuple[T, R | WorkerDied]]:
         self._stop()
         for item in suspects:
             if self._pool is None:
@@ -133,6 +127,10 @@ class WorkerPool(Generic[T, R]):
         for process in list((pool._processes or {}).values()) if at_once else ():
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_broken(future: Future[Any]) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)
 
 
 def _prepare_worker() -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from neurofm.config import Config
 from neurofm.contract import SignalContract
-from neurofm.errors import SourceError
+from neurofm.errors import SourceError, StoreError
 from neurofm.preprocessing.pool import WorkerDied, WorkerPool
 from neurofm.preprocessing.report import (
     FILE_NAME,
@@ -188,6 +188,7 @@ def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], worker
     """Do the tasks and append their report rows; what is finished is committed on the way."""
     pool: WorkerPool[Task, Outcome] = WorkerPool(preprocess_one, min(workers, len(tasks)))
     fresh: list[dict[str, Any]] = []
+    refused: list[tuple[Task, Outcome]] = []
     last = time.monotonic()
     try:
         with (
@@ -195,9 +196,13 @@ def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], worker
             closing(pool.each(tasks)) as outcomes,
         ):
             for task, outcome in outcomes:
+                advance(1)
                 if isinstance(outcome, WorkerDied):
                     problem = WorkerDied(f"{task.path}: {outcome.problem}", hint=outcome.hint)
                     outcome = Outcome(error=problem)
+                if isinstance(outcome.error, StoreError):
+                    refused.append((task, outcome))
+                    continue
                 rows.append(_row_of_outcome(task, outcome))
                 if outcome.row is not None:
                     fresh.append(outcome.row)
@@ -205,11 +210,35 @@ def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], worker
                     commit(store, fresh)
                     fresh.clear()
                     last = time.monotonic()
-                advance(1)
     finally:
         if fresh:
             commit(store, fresh)
+        rows += _settle(refused, store)
         merge_report(store, rows)
+
+
+def _settle(refused: Sequence[tuple[Task, Outcome]], store: Path) -> list[dict[str, Any]]:
+    """Look again at what the store did not take.
+
+    A worker that dies just after it has put a recording in place is not there to say so, and
+    whoever tries again finds the place taken.
+    """
+    if not refused:
+        return []
+    adopted = set(recover(store))
+    rows = []
+    for task, outcome in refused:
+        if task.entities.recording_id in adopted:
+            row = _row_of_stored(task, open_store(store))
+            here = {"dataset": task.entities.dataset, "path": task.relative}
+            rows.append(here | row | ({"status": "kept", "reason": ""} if _is_there(row) else {}))
+        else:
+            rows.append(_row_of_outcome(task, outcome))
+    return rows
+
+
+def _is_there(row: dict[str, Any]) -> bool:
+    return row.get("reason") == IN_STORE
 
 
 def _row_of_outcome(task: Task, outcome: Outcome) -> dict[str, Any]:

@@ -56,11 +56,12 @@ def finished(store):
     return [p for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
 
 
-def children_of(pid):
+def workers_of(pid):
+    """Process ids of the workers; the resource tracker is not one."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
     )
-    return [int(word) for word in listed.stdout.split()]
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
 
 
 def is_alive(pid):
@@ -91,7 +92,8 @@ def compare(store, other):
 def test_a_killed_run_continues_to_the_same_store(command, tmp_path):
     process, store = command("killed")
     wait_for(lambda: finished(store), process)
-    workers = children_of(process.pid)
+    workers = workers_of(process.pid)
+    assert len(workers) == 2
     process.kill()
     process.wait()
     assert 0 < len(finished(store)) < N
@@ -110,7 +112,7 @@ def test_a_killed_run_continues_to_the_same_store(command, tmp_path):
 def test_a_killed_worker_loses_its_recording_alone_or_nothing(command):
     process, store = command("worker")
     wait_for(lambda: finished(store), process)
-    for pid in children_of(process.pid)[:1]:
+    for pid in workers_of(process.pid)[:1]:
         os.kill(pid, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -121,7 +123,7 @@ def test_a_killed_worker_loses_its_recording_alone_or_nothing(command):
 def test_an_interrupted_run_ends_at_once_and_keeps_what_is_finished(command, tmp_path):
     process, store = command("interrupted")
     wait_for(lambda: finished(store), process)
-    workers = children_of(process.pid)
+    workers = workers_of(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in err, err

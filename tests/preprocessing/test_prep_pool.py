@@ -26,6 +26,13 @@ def test_a_worker_that_dies_loses_its_item_alone():
     assert sorted(item.args[0] for item in kept) == [-3, -2, -1]
 
 
+def test_what_was_under_way_beside_a_dying_worker_is_done_again():
+    slow, deadly = partial(time.sleep, 1.0), partial(os._exit, 9)
+    results = dict(WorkerPool(CALL, 2).each([slow, deadly]))
+    assert results[slow] is None
+    assert isinstance(results[deadly], WorkerDied)
+
+
 def test_no_more_items_are_taken_than_workers_are_free():
     taken, worst, done = 0, 0, 0
 

@@ -1,5 +1,6 @@
 import gzip
 import shutil
+import struct
 
 import mne
 import numpy as np
@@ -92,6 +93,24 @@ def test_a_fif_cut_anywhere_is_refused(tmp_path, make_raw, share):
     open_raw(whole)
     with pytest.raises(SourceError, match="cut short: the FIF file ends inside its data"):
         open_raw(cut)
+
+
+def test_a_fif_cut_between_two_tags_is_refused(tmp_path, make_raw):
+    whole = tmp_path / "whole_raw.fif"
+    make_raw().save(whole, verbose="error")
+    data = whole.read_bytes()
+    starts, at = [], 0
+    while at < len(data):
+        starts.append(at)
+        _, _, size, following = struct.unpack(">iiii", data[at : at + 16])
+        if following == -1:
+            break
+        at = following or at + 16 + size
+    for keep in (len(starts) // 2, len(starts) - 3):
+        cut = tmp_path / f"cut{keep}_raw.fif"
+        cut.write_bytes(data[: starts[keep]])
+        with pytest.raises(SourceError, match="cut short: the FIF file ends inside its data"):
+            open_raw(cut)
 
 
 def test_a_compressed_fif_is_read_and_a_cut_one_refused(tmp_path, make_raw):

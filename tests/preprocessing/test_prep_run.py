@@ -262,3 +262,22 @@ def test_interrupting_keeps_what_is_finished(recordings, make_config, monkeypatc
     assert len(pd.read_csv(config.store + "/report.csv")) == 2
     monkeypatch.setattr(task, "open_raw", real)
     assert run(config).report["status"].value_counts().to_dict() == {"skipped": 2, "kept": 1}
+
+
+def test_a_recording_in_place_whose_worker_died_silently_is_kept(
+    recordings, make_config, monkeypatch
+):
+    from neurofm.preprocessing import run as stage
+
+    real = stage.preprocess_one
+
+    def twice(task):
+        if "sub-2" in task.relative:
+            real(task)  # as by a worker that was killed before it could answer
+        return real(task)
+
+    monkeypatch.setattr(stage, "preprocess_one", twice)
+    result = run(make_config())
+    assert (result.report["status"] == "kept").all()
+    assert (result.report["n_channels"] == 8).all()
+    assert len(open_store(result.store).index) == 3
