@@ -347,8 +347,9 @@ def test_a_diverging_loss_is_refused(source, cohort, trials):
 
 def test_narrow_montages_are_padded_and_not_seen(make_store, source):
     """A recording of three channels beside one of four scores as it would alone."""
-    store = make_store(("01", "1", {"n_channels": 3}), ("02", "1", {}))
-    narrow = make_store(("01", "1", {"n_channels": 3}), name="narrow")
+    many = {"n_channels": 3, "n_trials": 64}  # fill a batch that no wider montage is in
+    store = make_store(("01", "1", many), ("02", "1", {}))
+    narrow = make_store(("01", "1", many), name="narrow")
     both, alone = Cohort([str(store)]), Cohort([str(narrow)])
     banks = [
         load_bank(c, find_trials(c, TASK, sfreq=64.0, window_s=1.0), CPU) for c in (both, alone)
