@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -15,15 +15,11 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class SimulateConfig(Config):
-    """A cohort of subjects who rest, and move their left or right hand.
+class CohortConfig(Config):
+    """Subjects who rest, and move their left or right hand.
 
     Parameters
     ----------
-    folder : str
-        Where the BIDS-like tree is written.
-    seed : int
-        Everything follows from it: the same config gives the same signals.
     subjects : {device: int}
         Subjects per device: ``eeg_a`` (32 electrodes, BrainVision), ``eeg_b`` (19
         electrodes with old names, EDF), ``meg`` (magnetometer helmet, FIF), ``seeg``
@@ -49,8 +45,6 @@ class SimulateConfig(Config):
         Share of recordings with one or two bad channels.
     """
 
-    folder: str = Field(default="simulated", min_length=1)
-    seed: int = Field(default=0, ge=0)
     subjects: dict[DeviceName, Count] = {"eeg_a": 8, "eeg_b": 4, "meg": 2, "seeg": 2}
     runs: int = Field(default=2, ge=1)
     trials_per_class: int = Field(default=8, ge=1)
@@ -60,10 +54,10 @@ class SimulateConfig(Config):
     effect: Share = 0.75
     ipsilateral: Share = 0.3
     snr: float = Field(default=1.0, ge=0)
-    bad_channel_rate: Share = 0.3
+    bad_channel_rate: Share = 0.1
 
     @model_validator(mode="after")
-    def _consistent(self) -> SimulateConfig:
+    def _consistent(self) -> Self:
         if not sum(self.subjects.values()):
             raise ValueError("subjects: no device has any")
         if not 0 < self.gap_s[0] <= self.gap_s[1]:
@@ -71,6 +65,21 @@ class SimulateConfig(Config):
         if 0 < self.resting_s < 10:
             raise ValueError(f"resting_s must be 0 or at least 10 s, got {self.resting_s:g} s")
         return self
+
+
+class SimulateConfig(CohortConfig):
+    """A cohort, and where it goes.
+
+    Parameters
+    ----------
+    folder : str
+        Where the BIDS-like tree is written.
+    seed : int
+        Everything follows from it: the same config gives the same signals.
+    """
+
+    folder: str = Field(default="simulated", min_length=1)
+    seed: int = Field(default=0, ge=0)
 
 
 def rng_for(seed: int, *names: str | int) -> np.random.Generator:
