@@ -87,6 +87,9 @@ class FinetuneConfig(Config):
         Where results go.
     device : "auto", "cpu" or "cuda"
         Where encoders run.
+    threads : int, optional
+        CPU threads of an encoder; by default as many as torch takes. For small encoders one
+        is best wherever the machine does anything else: threads wait for each other.
     """
 
     stores: tuple[str, ...] = Field(min_length=1)
@@ -97,6 +100,7 @@ class FinetuneConfig(Config):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     folder: str
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> FinetuneConfig:

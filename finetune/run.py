@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from neurofm.finetune.full import FullConfig, FullFineTuning
 from neurofm.finetune.models import Model
 from neurofm.finetune.probe import LinearProbe
 from neurofm.finetune.protocols import Folds
+from neurofm.finetune.provenance import losses, sentences, subjects_seen
 from neurofm.finetune.report import Material, make_page
 from neurofm.finetune.results import aligned, score_table, summarise
 from neurofm.finetune.scoring import Tally, score_model
@@ -106,15 +108,15 @@ def run(config: FinetuneConfig) -> FinetuneResult:
     n_fits = sum(len(folds) for folds in data.protocols) * sum(
         len(config.seeds_of(model)) for model in config.models
     )
-    with progress("fine-tune", n_fits) as advance:
+    with _threads(config.threads), progress("fine-tune", n_fits) as advance:
         for settings in config.models:
             model = _build(settings, config, data, checkpoint)
             transductive[model.name, model.adaptation] = model.transductive
             seeds = config.seeds_of(settings)
             score_model(model, data.protocols, seeds, tally, advance)
     entries = summarise(tally.results, transductive)
-    seen = _seen(checkpoint, data.trials)
-    notes = [*_provenance(checkpoint, seen), *_losses(data.trials)]
+    seen = subjects_seen(checkpoint, data.trials)
+    notes = [*sentences(checkpoint, seen), *losses(data.trials)]
     material = Material(
         title=config.task.name,
         trials=data.trials,
@@ -150,6 +152,17 @@ class _Data:
         names = [folds.name for folds in self.protocols]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"protocols: {sorted(twice)[0]} is listed twice")
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _load_checkpoint(config: FinetuneConfig, data: _Data) -> Checkpoint | None:
@@ -201,39 +214,6 @@ def _with_encoder(
 
 
 # ---------------------------------------------------------------------------------------
-# Provenance
-
-
-def _seen(checkpoint: Checkpoint | None, trials: Trials) -> dict[str, bool | None]:
-    """Tell for each subject whether pretraining saw it; None where that is not known."""
-    persons = sorted(set(trials.persons))
-    known = checkpoint.provenance.get("subjects") if checkpoint else {}
-    if not isinstance(known, dict):
-        return dict.fromkeys(persons)
-    seen = {f"{dataset}/{s}" for dataset, subjects in known.items() for s in subjects}
-    return {person: person in seen for person in persons}
-
-
-def _provenance(checkpoint: Checkpoint | None, seen: dict[str, bool | None]) -> list[str]:
-    if checkpoint is None:
-        return []
-    if None in seen.values():
-        return ["! The checkpoint does not tell which subjects its pretraining saw."]
-    overlap = [person for person, was_seen in seen.items() if was_seen]
-    if not overlap:
-        return ["Pretraining saw none of the test subjects."]
-    return [
-        f"! Pretraining saw {len(overlap)} of {len(seen)} test subjects, without labels"
-        + ("." if len(overlap) == len(seen) else f": {', '.join(overlap)}.")
-    ]
-
-
-def _losses(trials: Trials) -> list[str]:
-    reasons = trials.dropped["reason"].value_counts()
-    return [f"{n} windows were dropped: {reason}." for reason, n in reasons.items()]
-
-
-# ---------------------------------------------------------------------------------------
 # Files
 
 
@@ -242,7 +222,8 @@ def _refuse_other_results(config: FinetuneConfig, folder: Path) -> None:
         return
     before = load_config(FinetuneConfig, folder / "config.yaml").to_dict()
     now = config.to_dict()
-    differing = [key for key in now if before[key] != now[key] and key not in {"folder", "device"}]
+    unimportant = {"folder", "device", "threads"}
+    differing = [key for key in now if before[key] != now[key] and key not in unimportant]
     if differing:
         raise ConfigError(
             f"{folder} holds results of another config; they differ in {', '.join(differing)}",

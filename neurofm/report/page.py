@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -81,7 +82,10 @@ class Page:
         """Add figures side by side, each with its caption."""
         for figure, caption in figures:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=110)
+            with warnings.catch_warnings():
+                # a name in a script that the font lacks is shown as boxes; the table has it
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                figure.savefig(buffer, format="png", dpi=110)
             image = base64.b64encode(buffer.getvalue()).decode()
             self._parts.append(
                 f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{image}">'

@@ -3,6 +3,7 @@ import re
 
 import pandas as pd
 import pytest
+import torch
 
 from neurofm.config import CONFIGS, load_config, parse_config
 from neurofm.errors import ConfigError, ContractError, LeakError, SignalError
@@ -146,6 +147,8 @@ def test_running_again_gives_the_same_and_another_config_is_refused(tiny_store, 
     run(config)
     assert (first.folder / "results.csv").read_bytes() == before
 
+    run(config.model_copy(update={"threads": 2}))  # how fast is no other question
+    assert torch.get_num_threads() == 1
     other = config_for(tiny_store, tmp_path / "out", seeds=[7])
     with pytest.raises(ConfigError, match="holds results of another config; they differ in seeds"):
         run(other)
