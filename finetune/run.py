@@ -33,7 +33,7 @@ from neurofm.finetune.provenance import losses, sentences, subjects_seen
 from neurofm.finetune.report import Material, make_page
 from neurofm.finetune.results import aligned, score_table, summarise
 from neurofm.finetune.scoring import Tally, score_model
-from neurofm.finetune.trials import Trials, find_trials
+from neurofm.finetune.trials import find_trials
 from neurofm.report.progress import progress
 from neurofm.training.run_folder import write_atomically, write_provenance
 
