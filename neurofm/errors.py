@@ -71,10 +71,6 @@ class TrainingError(NeurofmError, RuntimeError):
     """A training run diverged, or cannot be continued as asked."""
 
 
-class MissingExtraError(NeurofmError, ImportError):
-    """An optional dependency is not installed."""
-
-
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to `name`, or None if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -90,12 +86,4 @@ def unknown_name(
     return error(
         f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}",
         hint=f"did you mean {close!r}?" if close else None,
-    )
-
-
-def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
-    """Say which extra brings a package that could not be imported."""
-    return MissingExtraError(
-        f"{purpose} needs the package {package!r}, which is not installed",
-        hint=f"pip install 'neurofm[{extra}]'",
     )

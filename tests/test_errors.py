@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from neurofm.errors import ConfigError, LeakError, NeurofmError, missing_extra, unknown_name
+from neurofm.errors import ConfigError, LeakError, NeurofmError, unknown_name
 
 
 def test_an_error_keeps_its_type_and_hint_across_processes():
@@ -20,13 +20,6 @@ def test_an_unknown_name_lists_what_exists_and_the_nearest():
 
 def test_an_unknown_name_far_from_all_gets_no_guess():
     assert "did you mean" not in str(unknown_name("mask", "zzz", ["random"]))
-
-
-def test_a_missing_package_names_the_extra_that_brings_it():
-    with pytest.raises(
-        ImportError, match=r"needs the package 'moabb'.*\n.*pip install 'neurofm\[moabb\]'"
-    ):
-        raise missing_extra("moabb", "moabb", "reading MOABB datasets")
 
 
 def test_every_error_is_a_neurofm_error():
