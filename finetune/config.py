@@ -16,46 +16,39 @@ from neurofm.finetune.tasks import TaskConfig
 AdaptationConfig = Annotated[LinearProbeConfig | FullConfig, Field(discriminator="name")]
 
 
-class RandomInitConfig(Config):
-    """The checkpoint's architecture with weights drawn by seed: what pretraining must beat.
+class AdaptedConfig(Config):
+    """An encoder and what is done with it.
 
     Parameters
     ----------
+    name : str
+        Whose weights.
     adaptation : AdaptationConfig
         How it is fitted to the task.
     seeds : list of int, optional
         Instead of the run's.
     """
+
+    name: str
+    adaptation: AdaptationConfig = Field(default_factory=LinearProbeConfig)
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and adaptation, as tables call them."""
+        return self.name, self.adaptation.label
+
+
+class RandomInitConfig(AdaptedConfig):
+    """The checkpoint's architecture with weights drawn by seed: what pretraining must beat."""
 
     name: Literal["random_init"] = "random_init"
-    adaptation: AdaptationConfig = Field(default_factory=LinearProbeConfig)
-    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Model and adaptation, as tables call them."""
-        return "random_init", self.adaptation.label
 
 
-class PretrainedConfig(Config):
-    """The checkpoint's weights.
-
-    Parameters
-    ----------
-    adaptation : AdaptationConfig
-        How it is fitted to the task.
-    seeds : list of int, optional
-        Instead of the run's.
-    """
+class PretrainedConfig(AdaptedConfig):
+    """The checkpoint's weights."""
 
     name: Literal["pretrained"] = "pretrained"
-    adaptation: AdaptationConfig = Field(default_factory=LinearProbeConfig)
-    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Model and adaptation, as tables call them."""
-        return "pretrained", self.adaptation.label
 
 
 EncoderModelConfig = RandomInitConfig | PretrainedConfig
