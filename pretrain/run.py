@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -248,7 +249,10 @@ def _fit(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, Stream(loader), ckpt_path=snapshot, weights_only=True)
+    with warnings.catch_warnings():
+        # Lightning's own business with torch, of no use to whoever trains
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        trainer.fit(module, Stream(loader), ckpt_path=snapshot, weights_only=True)
 
 
 def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> Any:
