@@ -40,7 +40,13 @@ def test_the_demo_ends_with_a_table_of_every_model_and_the_path_of_the_report(de
     result, _ = demo
     table = result.finetune.results
     assert set(table["protocol"]) == {"loso", "few_shot_k3"}
-    assert set(table["model"]) == {"chance", "ts_lr", "random_init", "pretrained"}
+    assert set(table["model"]) == {
+        "chance",
+        "ts_lr",
+        "ts_lr_recentred",
+        "random_init",
+        "pretrained",
+    }
     assert set(table["subject"]) == {"01", "02", "03"}
     assert set(table["dataset"]) == {"simulated_eeg"}
     report = result.folder / "finetune" / "report.html"
@@ -63,7 +69,7 @@ def test_a_finished_demo_is_not_done_again(demo):
 def test_a_folder_of_another_demo_is_refused(demo):
     result, _ = demo
     with pytest.raises(ConfigError, match="holds another simulated cohort"):
-        run(tiny(result.folder, seed=1), lambda _: None)
+        run(tiny(result.folder, seed=2), lambda _: None)
 
 
 def test_the_plan_names_every_stage_and_writes_nothing(tmp_path, capsys):

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import zlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from neurofm.config import Config
 
-DeviceName = Literal["eeg_a", "eeg_b", "meg", "seeg"]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SubjectsConfig(Config):
+    """How many subjects each device records.
+
+    Parameters
+    ----------
+    eeg_a : int
+        32 electrodes, BrainVision.
+    eeg_b : int
+        19 electrodes with the names of before 1991, EDF.
+    meg : int
+        A helmet of magnetometers, FIF.
+    seeg : int
+        Shafts in the brain, FIF.
+    """
+
+    eeg_a: Count = 8
+    eeg_b: Count = 4
+    meg: Count = 2
+    seeg: Count = 2
 
 
 class CohortConfig(Config):
@@ -20,10 +40,8 @@ class CohortConfig(Config):
 
     Parameters
     ----------
-    subjects : {device: int}
-        Subjects per device: ``eeg_a`` (32 electrodes, BrainVision), ``eeg_b`` (19
-        electrodes with old names, EDF), ``meg`` (magnetometer helmet, FIF), ``seeg``
-        (shafts, FIF).
+    subjects : SubjectsConfig
+        How many subjects, by device.
     runs : int
         Motor runs per subject.
     trials_per_class : int
@@ -45,7 +63,7 @@ class CohortConfig(Config):
         Share of recordings with one or two bad channels.
     """
 
-    subjects: dict[DeviceName, Count] = {"eeg_a": 8, "eeg_b": 4, "meg": 2, "seeg": 2}
+    subjects: SubjectsConfig = SubjectsConfig()
     runs: int = Field(default=2, ge=1)
     trials_per_class: int = Field(default=8, ge=1)
     trial_s: float = Field(default=4.0, ge=1)
@@ -58,7 +76,7 @@ class CohortConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not sum(self.subjects.values()):
+        if not sum(self.subjects.to_dict().values()):
             raise ValueError("subjects: no device has any")
         if not 0 < self.gap_s[0] <= self.gap_s[1]:
             raise ValueError(f"gap_s must be 0 < shortest <= longest, got {self.gap_s}")

@@ -82,7 +82,9 @@ def plan(config: SimulateConfig) -> str:
     motor = config.trials_per_class * len(CODES) * (config.trial_s + sum(config.gap_s) / 2)
     minutes = len(subjects) * (config.runs * motor + config.resting_s) / 60
     files = len(subjects) * (config.runs + (config.resting_s > 0))
-    by_device = ", ".join(f"{count} {name}" for name, count in config.subjects.items() if count)
+    by_device = ", ".join(
+        f"{count} {name}" for name, count in config.subjects.to_dict().items() if count
+    )
     return (
         f"simulate {len(subjects)} subjects ({by_device}): {files} recordings, "
         f"about {minutes:.0f} minutes, in {config.folder}"
@@ -153,9 +155,9 @@ def _digest(config: SimulateConfig) -> str:
 def _subjects(config: SimulateConfig) -> Iterator[_Subject]:
     count = 0
     for name, device in DEVICES.items():
-        for number in range(config.subjects.get(device.name, 0)):  # type: ignore[call-overload]
+        for number in range(getattr(config.subjects, name)):
             count += 1
-            yield _Subject(label=f"{count:02d}", device=DEVICES[name], number=number)
+            yield _Subject(label=f"{count:02d}", device=device, number=number)
 
 
 # ---------------------------------------------------------------------------------------

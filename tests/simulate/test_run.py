@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import welch
 
+from neurofm.config import load_config
 from neurofm.contract import check_amplitude
 from neurofm.errors import ConfigError
 from neurofm.sensors import Knowledge, SensorKind, normalise_name, sensors_from_info
@@ -36,7 +37,12 @@ def small(folder, **changes):
 def tiny(folder, **changes):
     return small(
         folder,
-        **{"subjects": {"eeg_b": 1, "meg": 1}, "trials_per_class": 1, "resting_s": 0.0} | changes,
+        **{
+            "subjects": {"eeg_a": 0, "eeg_b": 1, "meg": 1, "seeg": 0},
+            "trials_per_class": 1,
+            "resting_s": 0.0,
+        }
+        | changes,
     )
 
 
@@ -194,7 +200,7 @@ def test_the_same_seed_gives_the_same_signals_and_another_seed_others(tmp_path):
 
 def test_one_subject_more_leaves_the_others_as_they_were(tmp_path):
     few = run(tiny(tmp_path / "few"))
-    more = run(tiny(tmp_path / "more", subjects={"eeg_b": 2, "meg": 1}))
+    more = run(tiny(tmp_path / "more", subjects={"eeg_a": 0, "eeg_b": 2, "meg": 1, "seeg": 0}))
     for device in ("eeg_b", "meg"):
         rows = [m.recordings[m.recordings.device == device].iloc[0].to_dict() for m in (few, more)]
         first, second = (
@@ -251,7 +257,7 @@ def test_plan_and_summary_say_what_is_written(cohort):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"subjects": {"meg": 0}}, "no device has any"),
+        ({"subjects": dict.fromkeys(DEVICES, 0)}, "no device has any"),
         ({"gap_s": (2.0, 1.0)}, "shortest <= longest"),
         ({"resting_s": 1.0}, "at least 10 s"),
     ],
@@ -259,3 +265,9 @@ def test_plan_and_summary_say_what_is_written(cohort):
 def test_a_cohort_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         SimulateConfig(**changes)
+
+
+def test_one_more_override_leaves_the_other_devices_as_they_are():
+    config = load_config(SimulateConfig, None, ["subjects.meg=5"])
+    assert config.subjects.to_dict() == {"eeg_a": 8, "eeg_b": 4, "meg": 5, "seeg": 2}
+    assert set(config.subjects.to_dict()) == set(DEVICES)
