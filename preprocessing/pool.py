@@ -93,14 +93,14 @@ class WorkerPool(Generic[T, R]):
         return self._pool.submit(self.function, item)
 
     def _one_by_one(self, suspects: Iterable[T]) -> Iterator[tuple[T, R | WorkerDied]]:
-        self._stop()
+        self._stop(at_once=True)
         for item in suspects:
             if self._pool is None:
                 self._pool = self._start(1)
             try:
                 yield item, self._pool.submit(self.function, item).result()
             except BrokenProcessPool:
-                self._stop()
+                self._stop(at_once=True)
                 yield item, WorkerDied("the process that worked on it died")
         self._stop()
 
@@ -120,7 +120,11 @@ class WorkerPool(Generic[T, R]):
         return pool
 
     def _stop(self, *, at_once: bool = False) -> None:
-        """End the workers; what one is writing when it ends at once has no final name yet."""
+        """End the workers; what one is writing when it ends at once has no final name yet.
+
+        A broken pool is ended at once: it terminates its workers itself, but not one that was
+        being started just then, and would wait for that one for ever.
+        """
         pool, self._pool = self._pool, None
         if pool is None:
             return

@@ -1,6 +1,7 @@
 import operator
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import pytest
@@ -31,6 +32,28 @@ def test_what_was_under_way_beside_a_dying_worker_is_done_again():
     results = dict(WorkerPool(CALL, 2).each([slow, deadly]))
     assert results[slow] is None
     assert isinstance(results[deadly], WorkerDied)
+
+
+def test_a_worker_that_starts_while_another_dies_is_not_waited_for(monkeypatch):
+    """The executor forgets it, and joins it: the worker registers just after the pool broke."""
+    spawn = ProcessPoolExecutor._spawn_process
+
+    def late(pool):
+        before = dict(pool._processes)
+        spawn(pool)
+        (pid,) = set(pool._processes) - set(before)
+        if before:  # the second worker: hide it until the first has died and been noticed
+            process = pool._processes.pop(pid)
+            deadline = time.monotonic() + 20
+            while not pool._broken and time.monotonic() < deadline:
+                time.sleep(0.01)
+            pool._processes[pid] = process
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", late)
+    deadly, harmless = partial(os._exit, 9), partial(abs, -2)
+    results = dict(WorkerPool(CALL, 2).each([deadly, harmless]))
+    assert isinstance(results[deadly], WorkerDied)
+    assert results[harmless] == 2
 
 
 def test_no_more_items_are_taken_than_workers_are_free():
