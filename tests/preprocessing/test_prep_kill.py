@@ -13,14 +13,14 @@ from neurofm.config import load_config
 from neurofm.preprocessing.run import CONFIG, run
 from neurofm.store.reader import open_store
 
-N = 6
+N = 8
 
 
 @pytest.fixture
 def command(tmp_path, write_edf):
     """Start the command over `N` recordings; return the process and the store."""
     for n in range(N):
-        write_edf(tmp_path / "raw" / f"sub-{n}_eeg.edf", seed=n, duration_s=60)
+        write_edf(tmp_path / "raw" / f"sub-{n}_eeg.edf", seed=n, duration_s=180)
     values = {
         "dataset": "made",
         "root": str(tmp_path / "raw"),
@@ -92,6 +92,7 @@ def compare(store, other):
 def test_a_killed_run_continues_to_the_same_store(command, tmp_path):
     process, store = command("killed")
     wait_for(lambda: finished(store), process)
+    process.send_signal(signal.SIGSTOP)  # or it may be done before it is killed
     workers = workers_of(process.pid)
     assert len(workers) == 2
     process.kill()
