@@ -131,7 +131,9 @@ def run(config: PreprocessConfig) -> PreprocessResult:
     rows, tasks = _sort_out(config, found, open_store(store))
     _work(tasks, store, rows, _n_workers(config))
     result = PreprocessResult(store, report_table(rows))
-    if not result.report["status"].isin(["kept", "skipped"]).any():
+    status, recording_id = result.report["status"], result.report["recording_id"]
+    there = (status == "kept") | ((status == "skipped") & recording_id.astype(bool))
+    if not there.any():
         raise SourceError(
             "\n".join([f"none of {len(rows)} files could be kept", *_reasons(result.report)]),
             hint=f"every file and its reason is in {store / FILE_NAME}",

@@ -281,3 +281,11 @@ def test_a_recording_in_place_whose_worker_died_silently_is_kept(
     assert (result.report["status"] == "kept").all()
     assert (result.report["n_channels"] == 8).all()
     assert len(open_store(result.store).index) == 3
+
+
+def test_companions_that_are_skipped_do_not_hide_that_nothing_was_kept(tmp_path, make_config):
+    (tmp_path / "raw").mkdir()
+    for name in ("sub-1_eeg.edf", "sub-2_eeg.fdt"):
+        (tmp_path / "raw" / name).touch()
+    with pytest.raises(SourceError, match=r"none of 2 files could be kept\n.*the file is empty"):
+        run(make_config(source={"include": ["*.edf", "*.fdt"]}))
