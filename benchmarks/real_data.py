@@ -28,18 +28,32 @@ def neurofm(*arguments: str) -> None:
     print(f"({time.perf_counter() - start:.0f} s)", flush=True)
 
 
-def rows(folder: Path, task: str) -> list[str]:
-    """Return the table's rows of one task."""
-    summary = json.loads((folder / task / "summary.json").read_text(encoding="utf-8"))
-    lines = []
-    for row in summary["scores"]:
-        if row["metric"] != "balanced_accuracy":
-            continue
-        lines.append(
-            f"| {task} | {row['protocol']} | {row['model']} | {row['adaptation']} "
-            f"| {row['mean']:.3f} | {row['low']:.3f} to {row['high']:.3f} |"
-        )
-    return lines
+Cells = dict[tuple[str, str], dict[str, str]]
+
+
+def read_cells(folder: Path) -> Cells:
+    """Return ``mean [low, high]`` by model and adaptation, then by task and protocol."""
+    cells: Cells = {}
+    for task in TASKS:
+        summary = json.loads((folder / task / "summary.json").read_text(encoding="utf-8"))
+        for row in summary["scores"]:
+            if row["metric"] == "balanced_accuracy":
+                column = f"{task}, {row['protocol']}".replace("few_shot_", "few-shot ")
+                text = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+                cells.setdefault((row["model"], row["adaptation"]), {})[column] = text
+    return cells
+
+
+def table(cells: Cells, word: str) -> str:
+    """Return a Markdown table of the columns whose protocol has `word` in its name."""
+    columns = [c for c in next(iter(cells.values())) if word in c]
+    lines = [
+        f"| model | adaptation | {' | '.join(columns)} |",
+        "|---|---" + "|--:" * len(columns) + "|",
+    ]
+    for (model, adaptation), row in cells.items():
+        lines.append(f"| {model} | {adaptation} | {' | '.join(row[c] for c in columns)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -61,10 +75,8 @@ def main() -> None:
                 "finetune", task, f"stores=[{store}]", f"checkpoint={pretrained / 'checkpoint'}",
                 f"folder={args.out / 'finetune' / task}",
             )  # fmt: skip
-    print("\n| task | protocol | model | adaptation | balanced accuracy | 95 % interval |")
-    print("|---|---|---|---|--:|--:|")
-    for task in TASKS:
-        print("\n".join(rows(args.out / "finetune", task)))
+    cells = read_cells(args.out / "finetune")
+    print(f"\n{table(cells, 'loso')}\n\n{table(cells, 'few-shot')}")
 
 
 if __name__ == "__main__":
