@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from neurofm.finetune.scoring import Tally, score_model
 from neurofm.finetune.trials import find_trials
 from neurofm.report.progress import progress
 from neurofm.training.run_folder import write_atomically, write_provenance
+from neurofm.training.threads import torch_threads
 
 CONFIG = FinetuneConfig
 
@@ -108,7 +108,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
     n_fits = sum(len(folds) for folds in data.protocols) * sum(
         len(config.seeds_of(model)) for model in config.models
     )
-    with _threads(config.threads), progress("fine-tune", n_fits) as advance:
+    with torch_threads(config.threads), progress("fine-tune", n_fits) as advance:
         for settings in config.models:
             model = _build(settings, config, data, checkpoint)
             transductive[model.name, model.adaptation] = model.transductive
@@ -152,17 +152,6 @@ class _Data:
         names = [folds.name for folds in self.protocols]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"protocols: {sorted(twice)[0]} is listed twice")
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if n is not None:
-        torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _load_checkpoint(config: FinetuneConfig, data: _Data) -> Checkpoint | None:
