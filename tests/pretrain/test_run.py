@@ -10,6 +10,7 @@ import time
 import mne
 import numpy as np
 import pytest
+import torch
 
 from neurofm.config import load_config, parse_config
 from neurofm.contract import SignalContract
@@ -208,3 +209,36 @@ def test_a_window_that_is_no_whole_number_of_patches_is_refused(store, tmp_path)
 
 def test_the_shipped_config_is_a_pretrain_config():
     assert load_config(PretrainConfig, "tiny", stage="pretrain").steps > 0
+
+
+def test_the_logged_learning_rate_is_that_of_the_schedule(store, uninterrupted):
+    optim = make_config(store, "x").optim
+    rates = [row["lr"] for row in uninterrupted.metrics]
+    assert rates == pytest.approx([optim.lr * optim.lr_share(step, 24) for step in range(24)])
+
+
+def test_masks_and_dropout_are_drawn_anew_every_step(store, tmp_path, monkeypatch):
+    from neurofm.pretrain.masked_reconstruction import MaskedReconstruction
+
+    seeds = []
+    forward = MaskedReconstruction.forward
+
+    def spy(self, batch, generator):
+        seeds.append((generator.initial_seed(), torch.initial_seed()))
+        return forward(self, batch, generator)
+
+    monkeypatch.setattr(MaskedReconstruction, "forward", spy)
+    run(make_config(store, tmp_path / "run", steps=4))
+    masks, dropouts = zip(*seeds, strict=True)
+    assert len(set(masks)) == len(set(dropouts)) == 4
+
+
+def test_gradients_are_clipped(store, tmp_path):
+    def losses(clip_norm):
+        optim = {"warmup_steps": 0, "lr": 1e-2, "weight_decay": 0.0, "clip_norm": clip_norm}
+        folder = tmp_path / f"run{clip_norm}"
+        return [r["loss"] for r in run(make_config(store, folder, optim=optim, steps=3)).metrics]
+
+    held, free = losses(1e-14), losses(1.0)
+    assert held[0] == free[0]
+    assert held[2] != pytest.approx(free[2], rel=1e-3)
