@@ -31,6 +31,7 @@ def command(tmp_path, write_edf):
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(values))
+    started = []
 
     def start(name):
         store = tmp_path / name
@@ -38,9 +39,13 @@ def command(tmp_path, write_edf):
         process = subprocess.Popen(
             args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+        started.append(process)
         return process, store
 
-    return start
+    yield start
+    for process in started:
+        process.kill()  # a test that failed may have left it stopped
+        process.wait()
 
 
 def wait_for(condition, process, timeout_s=60):
