@@ -15,6 +15,7 @@ from neurofm import checkpoint as checkpoints
 from neurofm.checkpoint import Checkpoint
 from neurofm.config import load_config
 from neurofm.errors import ConfigError
+from neurofm.files import write_atomically
 from neurofm.finetune.baselines import ChanceConfig, TangentSpaceConfig
 from neurofm.finetune.cohort import Cohort
 from neurofm.finetune.config import (
@@ -34,7 +35,7 @@ from neurofm.finetune.results import aligned, score_table, summarise
 from neurofm.finetune.scoring import Tally, score_model
 from neurofm.finetune.trials import find_trials
 from neurofm.report.progress import progress
-from neurofm.training.run_folder import write_atomically, write_provenance
+from neurofm.training.run_folder import write_provenance
 from neurofm.training.threads import torch_threads
 
 CONFIG = FinetuneConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm.config import digest_of
-from neurofm.errors import ProtocolError, nearest
+from neurofm.errors import ProtocolError, did_you_mean
 from neurofm.finetune.tasks import SELECTORS, TaskConfig, TrialRule
 from neurofm.signals import Event, whole_samples
 
@@ -142,11 +142,10 @@ def _select(index: pd.DataFrame, rule: TrialRule, task: str) -> pd.DataFrame:
         known = sorted(set(index[key].astype(str)))
         for name in wanted:
             if name not in known:
-                close = nearest(name, known)
                 raise ProtocolError(
                     f"task {task!r}: rule {rule} wants {key} {name!r}, which the store does not "
                     f"have; found: {_some(known)}",
-                    hint=f"did you mean {close!r}?" if close else None,
+                    hint=did_you_mean(name, known),
                 )
         if wanted:
             chosen = chosen[chosen[key].astype(str).isin(wanted)]
@@ -166,11 +165,10 @@ def _onsets(store: TrialSource, recordings: pd.DataFrame, rule: TrialRule, task:
     names = {event.description for events in found.values() for event in events}
     for name in rule.event:
         if name not in names:
-            close = nearest(name, names)
             raise ProtocolError(
                 f"task {task!r}: rule {rule}: no event is called {name!r}; found: "
                 f"{_some(sorted(names))}",
-                hint=f"did you mean {close!r}?" if close else None,
+                hint=did_you_mean(name, names),
             )
 
     def onsets(row: Row) -> Iterator[float]:

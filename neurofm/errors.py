@@ -77,13 +77,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return a hint that names the nearest known name, or None if none is close."""
+    close = nearest(name, known)
+    return f"did you mean {close!r}?" if close else None
+
+
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, error: type[NeurofmError] = ConfigError
 ) -> NeurofmError:
     """Say what was asked for, what exists, and what was probably meant."""
     names = sorted(known)
-    close = nearest(name, names)
     return error(
         f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}",
-        hint=f"did you mean {close!r}?" if close else None,
+        hint=did_you_mean(name, names),
     )

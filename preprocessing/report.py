@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from neurofm.errors import NeurofmError, StoreError
-from neurofm.training.run_folder import write_atomically
+from neurofm.files import write_atomically
 
 COLUMNS = (
     "dataset", "path", "recording_id", "status", "reason", "hint", "error", "n_channels",

@@ -159,7 +159,7 @@ class _Data:
             store.contract.require_same(other.contract, first, path)
         self.contract: SignalContract = store.contract
         self.reader = SeveralReaders(stores)
-        tokenizer = config.encoder.build(self.contract).tokenizer
+        tokenizer = config.encoder.tokenizer.build(self.contract, config.encoder.width)
         self.plan = WindowPlan(
             self.reader.index,
             n_times=self.contract.n_times,

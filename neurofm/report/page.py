@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from html import escape
@@ -13,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+
+from neurofm.files import write_atomically
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -103,9 +104,7 @@ class Page:
 
     def write(self, path: Path) -> Path:
         """Write the page in one step: a reader sees the old page or the new one."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(self.html(), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, self.html())
         return path
 
 

@@ -9,6 +9,7 @@ import mne
 import numpy as np
 from mne._fiff.constants import FIFF
 
+from neurofm.sensors import normalise_name
 from neurofm.simulate.anatomy import Anatomy, fibonacci, landmark, unit
 
 HELMET_RADIUS = 0.12
@@ -112,7 +113,6 @@ DEVICES = {
         drift=3e-5,
     ),
 }
-_NEW_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
 
 def make_info(device: Device, anatomy: Anatomy, rng: np.random.Generator) -> mne.Info:
@@ -147,7 +147,7 @@ def recorded_name(device: Device, name: str) -> str:
 def _cap(device: Device, anatomy: Anatomy, rng: np.random.Generator) -> mne.Info:
     names = [*device.ch_names, *device.reference]
     turn = rotation(rng.normal(0, 0.03, 3))  # a cap is never put on twice the same way
-    directions = np.array([landmark(_NEW_NAMES.get(name, name)) for name in names]) @ turn.T
+    directions = np.array([landmark(normalise_name(name)) for name in names]) @ turn.T
     info = mne.create_info(names, device.sfreq, "eeg")
     for ch, direction in zip(info["chs"], directions, strict=True):
         ch["loc"][:3] = anatomy.centre + anatomy.radius * direction

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm.contract import SignalContract
-from neurofm.errors import NeurofmError, StoreError, nearest
+from neurofm.errors import NeurofmError, StoreError, did_you_mean
 from neurofm.sensors import Sensors
 from neurofm.signals import Entities, Event, Recording
 from neurofm.store.index import read_index
@@ -219,10 +219,9 @@ class Store:
     def _row(self, recording_id: str) -> dict[str, Any]:
         number = self._row_numbers.get(recording_id)
         if number is None:
-            close = nearest(recording_id, self._row_numbers)
             raise StoreError(
                 f"no recording {recording_id!r} in {self.path}, which holds {len(self)}",
-                hint=f"did you mean {close!r}?" if close else "`.index` lists them",
+                hint=did_you_mean(recording_id, self._row_numbers) or "`.index` lists them",
             )
         return {name: self._index[name].iat[number] for name in ("montage", "n_times")}
 

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from neurofm.training.run_folder import write_atomically
+from neurofm.files import write_atomically
 
 
 class MetricsCsv:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neurofm.config import Config
+from neurofm.files import write_atomically
 
 PACKAGES = ("neurofm", "torch", "lightning", "mne", "zarr", "numpy", "scikit-learn", "pyriemann")
 
@@ -46,16 +46,6 @@ def write_provenance(folder: Path, config: Config, *, seed: int | None = None) -
     write_atomically(folder / "config.yaml", config.to_yaml())
     write_atomically(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     return environment
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new, never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _versions() -> dict[str, str]:

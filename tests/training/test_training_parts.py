@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from neurofm.errors import TrainingError
+from neurofm.files import write_atomically
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.optim import OptimConfig
-from neurofm.training.run_folder import write_atomically, write_provenance
+from neurofm.training.run_folder import write_provenance
 from neurofm.training.seeding import derived_seed, step_generator
 from neurofm.training.snapshots import read_snapshot, snapshots
 from neurofm.training.threads import torch_threads
