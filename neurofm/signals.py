@@ -6,7 +6,7 @@ Shape letters: B windows, C channels, T samples, S sites, P patches, D width.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -131,6 +131,15 @@ class Recording:
         """Return a changed copy; `step` is remembered in `history`."""
         history = self.history if step is None else (*self.history, step)
         return replace(self, history=history, **changes)
+
+    def blocks(self, n_times: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the signal a stretch at a time: its first sample, and (C, up to n_times).
+
+        What is computed of a recording by blocks needs memory for a block only, also where
+        `signal` lies in a file and not in memory.
+        """
+        for start in range(0, self.n_times, n_times):
+            yield start, np.asarray(self.signal[:, start : start + n_times])
 
     def good_spans(self) -> tuple[tuple[float, float], ...]:
         """Seconds covered by no ``BAD`` annotation, nor cut by a boundary, in order."""

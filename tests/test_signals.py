@@ -102,3 +102,12 @@ def test_batches_and_grids_move_with_all_their_tensors():
     grid = Grid(content=torch.ones(1, 2, 3, 4), place=torch.full((1, 2, 1, 4), 2.0), present=mask)
     assert torch.equal(grid.tokens, torch.full((1, 2, 3, 4), 3.0))
     assert grid.to("meta").place.device.type == "meta"
+
+
+@given(st.integers(1, 40), st.integers(1, 50))
+def test_blocks_put_together_are_the_signal(n_times, length):
+    signal = np.arange(2 * n_times, dtype=np.float32).reshape(2, n_times)
+    blocks = list(recording(signal).blocks(length))
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks], axis=1), signal)
+    assert [start for start, _ in blocks] == list(range(0, n_times, length))
+    assert all(block.shape[1] <= length for _, block in blocks)
