@@ -29,7 +29,12 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs benchmarks *.md  # tests misspell on purpose
 
-bench: $(VENV)/.dev
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps litdata
+	touch $@
+
+bench: $(VENV)/.bench
 	for script in $(filter-out benchmarks/real_data.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 real: $(VENV)/.core
