@@ -15,27 +15,18 @@ from neurofm.preprocessing.channels import ChannelType, repair_types
 from neurofm.preprocessing.events import EventsConfig, collect_events
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import READER_FAILURES
+from neurofm.preprocessing.scan import Scan
 from neurofm.sensors import Knowledge, Sensors, kind_of, sensors_from_info
 from neurofm.signals import Entities, Recording
 
-# a channel that does not change from one sample to the next this often was not connected
-_FLAT_SHARE = 0.98
-# one that is at its smallest or largest value this often has run into the amplifier's limits
-_CLIPPED_SHARE = 0.02
+# numbers held at a time while a recording is read into memory: 32 MB of float64
+_BLOCK = 1 << 22
 
 
-def recording_from_raw(
-    raw: mne.io.BaseRaw,
-    entities: Entities,
-    *,
-    channels: Mapping[str, ChannelType] | None = None,
-    events: EventsConfig | None = None,
-    companion: Path | None = None,
-    unit_scale: float = 1.0,
-    allow_unlocated: bool = False,
-    facts: Facts | None = None,
-) -> Recording:
-    """Turn an MNE recording into a `Recording`, as it was recorded.
+class RawReader:
+    """The brain channels of an MNE recording, read a stretch at a time.
+
+    Nothing but the header and the stim channels is read until samples are asked for.
 
     Parameters
     ----------
@@ -56,6 +47,164 @@ def recording_from_raw(
     facts : Facts, optional
         What was found in the file's bytes.
 
+    Attributes
+    ----------
+    sensors : Sensors
+        Every channel that `read` gives a row of.
+    sfreq : float
+        Sampling rate in hertz.
+    n_times : int
+        Samples in the recording.
+    events : tuple of Event
+        By onset, in seconds from the first sample.
+    where : str
+        The file, or the recording's name, for messages.
+
+    Raises
+    ------
+    SensorError
+        If names occur twice, or a coil is unknown.
+    SignalError
+        If no channel is a brain sensor.
+    SourceError
+        If the stim channels or the events file cannot be read.
+    """
+
+    def __init__(
+        self,
+        raw: mne.io.BaseRaw,
+        entities: Entities,
+        *,
+        channels: Mapping[str, ChannelType] | None = None,
+        events: EventsConfig | None = None,
+        companion: Path | None = None,
+        unit_scale: float = 1.0,
+        allow_unlocated: bool = False,
+        facts: Facts | None = None,
+    ):
+        self.entities = entities
+        self.where = _where(raw, entities)
+        self._raw = raw
+        self._unit_scale = unit_scale
+        self._allow_unlocated = allow_unlocated
+        facts = facts or Facts()
+        info, self._dropped = repair_types(raw.info, channels or {}, self.where)
+        for name in info["ch_names"]:
+            if _label(name, facts) in facts.unusable:
+                self._dropped.setdefault(name, facts.unusable[_label(name, facts)])
+        self._picks = _picks(info, self._dropped, self.where)
+        self._names = [info["ch_names"][i] for i in self._picks]
+        self.sensors = _sensors(info, self._picks, facts, self.where)
+        self.sfreq = float(info["sfreq"])
+        self.n_times = int(raw.n_times)
+        self._header = {"highpass_hz": info["highpass"], "lowpass_hz": info["lowpass"]}
+        stim = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, stim=True, exclude=[])]
+        with _reading(self.where):
+            self.events, told = collect_events(raw, events or EventsConfig(), companion, stim)
+        self._notes = (list(facts.notes), told)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return samples `start` to `stop` in SI units, float64, shape (C, stop - start).
+
+        Raises
+        ------
+        SourceError
+            If they cannot be read, or are fewer than the header promises.
+        """
+        with _reading(self.where):
+            signal = self._raw.get_data(picks=self._picks, start=start, stop=stop, verbose="error")
+        wanted = min(stop, self.n_times) - start
+        if signal.shape[1] != wanted:
+            raise SourceError(
+                f"{self.where}: {signal.shape[1]} samples where {wanted} should be, from "
+                f"{start / self.sfreq:g} s on",
+                hint="the file is probably damaged; get it again",
+            )
+        if self._unit_scale != 1.0:
+            signal *= self._unit_scale
+        return signal
+
+    def blocks(self, n_times: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the recording a stretch at a time: its first sample, and what `read` returns."""
+        for start in range(0, self.n_times, n_times):
+            yield start, self.read(start, min(start + n_times, self.n_times))
+
+    def verdict(self, scan: Scan) -> tuple[np.ndarray, dict[str, Any]]:
+        """Say which channels are kept, once all samples have been seen.
+
+        Parameters
+        ----------
+        scan : Scan
+            Of every block of this reader.
+
+        Returns
+        -------
+        keep : ndarray of int
+            Rows that carry a signal; `sensors.select(keep)` are their channels.
+        step : dict
+            The first entry of the recording's history: what was read, what was dropped and why.
+
+        Raises
+        ------
+        SignalError
+            If no channel carries a signal.
+        SensorError
+            If none of those that do has a position, and that is not allowed.
+        """
+        why = scan.unusable()
+        dropped = self._dropped | {self._names[i]: reason for i, reason in why.items()}
+        keep = np.array([i for i in range(len(self._names)) if i not in why], int)
+        if not len(keep):
+            raise SignalError(
+                f"{self.where}: no usable channel: {_list(dropped)}",
+                hint="nothing was connected, or the file is damaged; exclude it",
+            )
+        found, told = self._notes
+        notes = [
+            *found,
+            *_position_notes(self.sensors.select(keep), self._allow_unlocated, self.where),
+            *scan.clipping_notes(self.sensors.ch_names),
+            *told,
+        ]
+        return keep, {
+            "step": "read",
+            "sfreq": self.sfreq,
+            **self._header,
+            "unit_scale": self._unit_scale,
+            "dropped": dropped,
+            "notes": notes,
+        }
+
+    def recording(self) -> Recording:
+        """Read everything into memory."""
+        signal = np.empty((len(self._picks), self.n_times), np.float32)
+        scan = Scan(len(signal))
+        for start, block in self.blocks(max(1, _BLOCK // len(signal))):
+            scan.add(block)
+            signal[:, start : start + block.shape[1]] = block
+        keep, step = self.verdict(scan)
+        return Recording(
+            signal=signal if len(keep) == len(signal) else signal[keep],
+            sfreq=self.sfreq,
+            sensors=self.sensors.select(keep),
+            entities=self.entities,
+            events=self.events,
+            history=(step,),
+        )
+
+
+def recording_from_raw(raw: mne.io.BaseRaw, entities: Entities, **reading: Any) -> Recording:
+    """Turn an MNE recording into a `Recording` in memory, as it was recorded.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        Preloaded or not; not changed.
+    entities : Entities
+        What the recording is called.
+    **reading
+        What else `RawReader` takes.
+
     Returns
     -------
     Recording
@@ -71,77 +220,21 @@ def recording_from_raw(
     SourceError
         If the samples cannot be read.
     """
-    where = _where(raw, entities)
-    facts = facts or Facts()
-    info, dropped = repair_types(raw.info, channels or {}, where)
-    for name in info["ch_names"]:
-        if _label(name, facts) in facts.unusable:
-            dropped.setdefault(name, facts.unusable[_label(name, facts)])
-    picks = _picks(info, dropped, where)
-    sensors = _sensors(info, picks, facts, where)
-    signal = _read(raw, picks, where)
-    if unit_scale != 1.0:
-        signal *= unit_scale
-    usable, why = usable_channels(signal)
-    dropped |= {info["ch_names"][picks[i]]: reason for i, reason in why.items()}
-    if not usable.any():
-        raise SignalError(
-            f"{where}: no usable channel: {_list(dropped)}",
-            hint="nothing was connected, or the file is damaged; exclude it",
-        )
-    sensors = sensors.select(np.flatnonzero(usable))
-    notes = [*facts.notes, *_position_notes(sensors, allow_unlocated, where)]
-    notes += _clipping_notes(signal[usable], sensors.ch_names)
-    stim = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, stim=True, exclude=[])]
-    found, event_notes = collect_events(raw, events or EventsConfig(), companion, stim)
-    step = {
-        "step": "read",
-        "sfreq": float(info["sfreq"]),
-        "highpass_hz": info["highpass"],
-        "lowpass_hz": info["lowpass"],
-        "unit_scale": unit_scale,
-        "dropped": dropped,
-        "notes": notes + event_notes,
-    }
-    return Recording(
-        signal=signal[usable].astype(np.float32),
-        sfreq=float(info["sfreq"]),
-        sensors=sensors,
-        entities=entities,
-        events=found,
-        history=(step,),
-    )
+    return RawReader(raw, entities, **reading).recording()
 
 
-def usable_channels(signal: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Tell which rows carry a signal, and why the others do not.
-
-    Parameters
-    ----------
-    signal : ndarray, shape (C, T)
-        Samples.
-
-    Returns
-    -------
-    usable : ndarray of bool, shape (C,)
-        True where a signal is.
-    why : dict
-        Row -> reason, for the others.
-    """
-    usable = np.ones(len(signal), bool)
-    why: dict[int, str] = {}
-    for i, row in enumerate(signal):
-        wrong = int(np.count_nonzero(~np.isfinite(row)))
-        if wrong:
-            why[i] = f"{wrong} of {row.size} samples are NaN or infinite"
-        elif not row.any():
-            why[i] = "all samples are zero"
-        elif row.min() == row.max():
-            why[i] = f"constant at {row[0]:.3g}"
-        elif (share := float(np.mean(row[1:] == row[:-1]))) > _FLAT_SHARE:
-            why[i] = f"flat for {share:.1%} of the time"
-        usable[i] = i not in why
-    return usable, why
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Say which file could not be read."""
+    try:
+        yield
+    except (SensorError, SignalError, SourceError):
+        raise
+    except READER_FAILURES as error:
+        raise SourceError(
+            f"{where}: MNE cannot read its samples: {type(error).__name__}: {error}",
+            hint="the file is probably damaged; get it again",
+        ) from error
 
 
 def _where(raw: mne.io.BaseRaw, entities: Entities) -> str:
@@ -188,16 +281,6 @@ def _naming(where: str) -> Iterator[None]:
         raise SensorError(f"{where}: {error.problem}", hint=error.hint) from None
 
 
-def _read(raw: mne.io.BaseRaw, picks: list[int], where: str) -> np.ndarray:
-    try:
-        return raw.get_data(picks=picks, verbose="error")
-    except READER_FAILURES as error:
-        raise SourceError(
-            f"{where}: MNE cannot read its samples: {type(error).__name__}: {error}",
-            hint="the file is probably damaged; get it again",
-        ) from error
-
-
 def _position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list[str]:
     located = sensors.located
     if not located.any() and not allow_unlocated:
@@ -213,15 +296,6 @@ def _position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list
         notes.append(f"{len(names)} channels without a position: {', '.join(names[:10])}")
     if (sensors.known == Knowledge.DEVICE).any():
         notes.append("positions are in the device frame: the file has no device-to-head transform")
-    return notes
-
-
-def _clipping_notes(signal: np.ndarray, ch_names: tuple[str, ...]) -> list[str]:
-    notes = []
-    for row, name in zip(signal, ch_names, strict=True):
-        share = float(np.mean((row == row.max()) | (row == row.min())))
-        if share > _CLIPPED_SHARE:
-            notes.append(f"{name} is at its limits for {share:.0%} of the time")
     return notes
 
 
