@@ -14,7 +14,7 @@ from neurofm.signals import whole_samples
 
 KindName = Literal["eeg", "mag", "grad_planar", "grad_axial", "opm", "seeg", "ecog", "dbs"]
 Reference = Literal["as_recorded", "average"]
-Normalisation = Literal["channel", "kind"]
+Normalisation = Literal["channel", "kind", "group", "quantile", "fixed"]
 
 # Robust standard deviation of band-passed signals, (low, high) in the kind's SI unit: wide
 # enough for every healthy recording we have seen, narrow enough to catch a factor of 1000.
@@ -46,9 +46,17 @@ class SignalContract(Config):
         spectrum.
     reference : {kind: "as_recorded" or "average"}
         Reference per electric kind; kinds not named stay as recorded.
-    normalisation : "channel" or "kind"
-        The divisor that makes a signal unitless: the robust standard deviation of each
-        channel over its recording, or of all channels of a kind together.
+    normalisation : "channel", "kind", "group", "quantile" or "fixed"
+        What makes a signal unitless. Each channel is divided by its robust standard deviation
+        over the recording (``channel``), by the median of these over its kind (``kind``: weak
+        channels stay weaker than strong ones), by a quantile of its absolute samples
+        (``quantile``), or by a constant of its kind (``fixed``: amplitudes stay comparable
+        between recordings). ``group``, as BrainOmni, first takes the mean across a kind's
+        channels from every sample, then divides by the standard deviation of them all.
+    quantile : float
+        The quantile that ``quantile`` divides by.
+    scale : {kind: float}
+        The constants that ``fixed`` divides by, in the kind's SI unit: one for every kind kept.
     clip : float
         Standardised samples are limited to plus and minus this many deviations.
     window_s : float
@@ -62,6 +70,8 @@ class SignalContract(Config):
     line_hz: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = "auto"
     reference: dict[KindName, Reference] = Field(default_factory=dict)
     normalisation: Normalisation = "channel"
+    quantile: float = Field(default=0.95, gt=0, le=1)  # as BIOT
+    scale: dict[KindName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     clip: float = Field(default=15.0, gt=0)
     window_s: float = Field(gt=0)
     kinds: tuple[KindName, ...] = get_args(KindName)
@@ -82,7 +92,31 @@ class SignalContract(Config):
             raise ValueError(f"window_s: {error}") from None
         if not self.kinds:
             raise ValueError("kinds is empty: no channel would be kept")
+        self._normalisable()
         return self
+
+    def _normalisable(self) -> None:
+        if self.scale and self.normalisation != "fixed":
+            raise ValueError(f"scale is for normalisation fixed, not {self.normalisation}")
+        missing = [kind for kind in self.kinds if kind not in self.scale]
+        if self.normalisation == "fixed" and missing:
+            raise ValueError(
+                f"normalisation fixed has no scale for {', '.join(missing)}: give one in `scale`, "
+                "or leave the kind out of `kinds`"
+            )
+        others = {kind: how for kind, how in self.reference.items() if how != "average"}
+        if self.normalisation == "group" and others:
+            raise ValueError(
+                "normalisation group takes the mean across channels from every sample, which is "
+                f"not what reference asks for: {others}"
+            )
+
+    @property
+    def references(self) -> dict[KindName, Reference]:
+        """The reference of every kind that does not stay as it was recorded."""
+        if self.normalisation == "group":
+            return dict.fromkeys(self.kinds, "average")
+        return {kind: how for kind, how in self.reference.items() if how != "as_recorded"}
 
     @property
     def n_times(self) -> int:
@@ -122,20 +156,38 @@ class SignalContract(Config):
         Parameters
         ----------
         signal : ndarray, shape (C, T)
-            A whole recording, band-passed, in SI units.
+            A whole recording, band-passed and re-referenced, in SI units.
         kind : ndarray of int, shape (C,)
             `SensorKind` codes.
 
         Returns
         -------
         ndarray of float32, shape (C,)
-            Robust standard deviations, by channel or by kind.
+            In SI units.
         """
-        scale = robust_sd(signal)
-        if self.normalisation == "kind":
+        if self.normalisation == "fixed":
+            return np.array([self.scale[SensorKind(k).label] for k in kind], np.float32)  # type: ignore[index]
+        if self.normalisation == "quantile":
+            scale = np.quantile(np.abs(thinned(signal)), self.quantile, axis=1)
+        elif self.normalisation == "group":
+            scale = np.empty(len(kind))
+            samples = thinned(signal)
             for code in np.unique(kind):
-                scale[kind == code] = np.median(scale[kind == code])
+                scale[kind == code] = samples[kind == code].std(dtype=np.float64)
+        else:
+            scale = robust_sd(signal)
+            if self.normalisation == "kind":
+                for code in np.unique(kind):
+                    scale[kind == code] = np.median(scale[kind == code])
         return scale.astype(np.float32)
+
+
+def thinned(signal: np.ndarray, most: int = 65_536) -> np.ndarray:
+    """Return a view of the samples at a regular stride: at least `most` of them, if as many.
+
+    Scales are measured on these: that is as exact, and as fast however long a recording is.
+    """
+    return signal[:, :: max(1, signal.shape[1] // most)]
 
 
 def robust_sd(signal: np.ndarray) -> np.ndarray:
@@ -151,8 +203,7 @@ def robust_sd(signal: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (C,)
         One value a row.
     """
-    stride = max(1, signal.shape[1] // 65_536)
-    low, high = np.percentile(signal[:, ::stride], [25, 75], axis=1)
+    low, high = np.percentile(thinned(signal), [25, 75], axis=1)
     return (high - low) / 1.349
 
 

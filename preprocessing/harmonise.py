@@ -58,7 +58,7 @@ def harmonise(
     if check_units:
         check_amplitude(recording.signal, recording.sensors, where)
     recording = Resample(sfreq=contract.sfreq)(recording)
-    recording = Rereference(reference=contract.reference)(recording)
+    recording = Rereference(reference=contract.references)(recording)
     if recording.n_times < contract.n_times:
         raise SignalError(
             f"{where}: {recording.duration_s:g} s long, shorter than one window of "

@@ -113,3 +113,81 @@ def test_a_contract_keeps_only_its_kinds():
 
 def test_window_length_in_samples():
     assert contract().n_times == 512
+
+
+def rising(n=4):
+    """Channels of 1, 2, … n units that all follow one wave as well."""
+    own = noise(1.0, n) * np.arange(1, n + 1, dtype=np.float32)[:, None]
+    return own + 100 * np.sin(np.arange(4000, dtype=np.float32) / 50)
+
+
+def test_group_normalisation_keeps_what_channels_are_to_each_other():
+    kind = np.array([SensorKind.EEG] * 3 + [SensorKind.MAG] * 3)
+    signal = noise(1.0, 6) * np.array([[1], [2], [3], [10], [20], [30]], np.float32)
+    found = contract(normalisation="group").divisor(signal, kind)
+    for rows in (slice(0, 3), slice(3, 6)):
+        np.testing.assert_allclose(found[rows], signal[rows].std(), rtol=1e-5)
+
+
+def test_group_normalisation_asks_for_the_mean_across_channels_to_be_removed():
+    group = contract(normalisation="group", kinds=("eeg", "mag"))
+    assert group.references == {"eeg": "average", "mag": "average"}
+    assert contract(reference={"eeg": "average", "mag": "as_recorded"}).references == {
+        "eeg": "average"
+    }
+
+
+def test_quantile_normalisation_puts_that_share_of_samples_within_one():
+    signal = rising()
+    kind = np.full(4, SensorKind.EEG)
+    for q in (0.5, 0.95):
+        divisor = contract(normalisation="quantile", quantile=q).divisor(signal, kind)
+        within = (np.abs(signal) <= divisor[:, None]).mean(axis=1)
+        np.testing.assert_allclose(within, q, atol=2e-3)
+
+
+def test_fixed_normalisation_divides_every_recording_by_the_same():
+    fixed = contract(normalisation="fixed", kinds=("eeg", "mag"), scale={"eeg": 1e-4, "mag": 1e-12})
+    kind = np.array([SensorKind.EEG, SensorKind.MAG, SensorKind.EEG])
+    for loudness in (1.0, 5.0):
+        divisor = fixed.divisor(noise(loudness, 3), kind)
+        np.testing.assert_allclose(divisor, [1e-4, 1e-12, 1e-4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["channel", "kind", "group", "quantile"])
+@given(factor=st.floats(1e-6, 1e6))
+def test_scales_follow_the_unit(how, factor):
+    kind = np.array([SensorKind.EEG] * 3 + [SensorKind.MAG])
+    made = contract(normalisation=how)
+    signal = rising()
+    np.testing.assert_allclose(
+        made.divisor((signal * factor).astype(np.float32), kind),
+        factor * made.divisor(signal, kind),
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": {"eeg": 1e-4}}, "scale is for normalisation fixed, not channel"),
+        (
+            {"normalisation": "fixed", "kinds": ("eeg", "mag"), "scale": {"eeg": 1e-4}},
+            "normalisation fixed has no scale for mag",
+        ),
+        (
+            {"normalisation": "group", "reference": {"eeg": "as_recorded"}},
+            "group takes the mean across channels from every sample.*'eeg': 'as_recorded'",
+        ),
+        ({"normalisation": "quantile", "quantile": 0}, "greater than 0"),
+        ({"normalisation": "fixed", "scale": {"eeg": 0}}, "greater than 0"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_carried_out_is_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        contract(**changes)
+
+
+def test_a_contract_written_before_normalisations_were_many_is_the_same_contract():
+    old = {k: v for k, v in contract().to_dict().items() if k not in ("quantile", "scale")}
+    contract().require_same(SignalContract.model_validate(old), "ours", "theirs")
