@@ -97,6 +97,23 @@ class Spatial:
             history=(*recording.history, *self.steps),
         )
 
+    def lazily(self, recording: Recording) -> Recording:
+        """Return the recording with these channels, each sample mixed when it is asked for.
+
+        Its signal slices as an array does, and holds nothing but what it was made of. Applied
+        one after another, operators become one matrix.
+        """
+        self._require_input(len(recording.sensors), recording.recording_id)
+        base, whole = recording.signal, self
+        if isinstance(base, MixedSignal):
+            base, whole = base.base, self.after(base.spatial)
+        return replace(
+            recording,
+            signal=MixedSignal(base, whole),  # type: ignore[arg-type]
+            sensors=self.sensors,
+            history=(*recording.history, *self.steps),
+        )
+
     def after(self, first: Spatial) -> Spatial:
         """Return the operator that does `first`, then this one."""
         self._require_input(len(first.sensors), str(first.step.get("step")))
@@ -126,6 +143,35 @@ class Spatial:
                 f"{where}: an operator ({self.step.get('step')}) for {self.matrix.shape[1]} "
                 f"channels meets {n_channels}"
             )
+
+
+class MixedSignal:
+    """A signal and what is to be made of it: slices like the array ``matrix @ base``.
+
+    Parameters
+    ----------
+    base : array-like of float32, shape (C_in, T)
+        In memory or in a file.
+    spatial : Spatial
+        What its samples become.
+    """
+
+    def __init__(self, base: Any, spatial: Spatial):
+        self.base = base
+        self.spatial = spatial
+        self.shape = (len(spatial.sensors), int(base.shape[1]))
+        self.ndim = 2
+        self.dtype = base.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows, times = index if isinstance(index, tuple) else (index, slice(None))
+        return np.asarray(self.spatial.apply(np.asarray(self.base[:, times]))[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:, :].astype(dtype or self.dtype, copy=False)
 
 
 def selection(sensors: Sensors, index: Sequence[int] | np.ndarray, step: dict[str, Any]) -> Spatial:

@@ -95,3 +95,17 @@ def test_a_matrix_that_does_not_fit_is_refused(make_recording):
         average(sensors)(narrow(recording))
     with pytest.raises(SensorError, match=r"keep: an operator \(average\) for 8 channels meets 2"):
         average(sensors).after(narrow)
+
+
+def test_samples_can_be_mixed_when_they_are_asked_for(make_recording):
+    recording = make_recording()
+    keep = selection(recording.sensors, [5, 0, 2], {"step": "keep"})
+    eager = average(keep.sensors)(keep(recording))
+    lazy = average(keep.sensors).lazily(keep.lazily(recording))
+    assert (lazy.sensors, lazy.history) == (eager.sensors, eager.history)
+    assert lazy.signal.base is recording.signal, "two operators are one matrix"
+    for index in (np.s_[:, 10:20], np.s_[:, ::7], np.s_[1:, :5], np.s_[2]):
+        np.testing.assert_allclose(lazy.signal[index], eager.signal[index], atol=1e-11)
+    np.testing.assert_allclose(np.asarray(lazy.signal), eager.signal, atol=1e-11)
+    blocks = [block for _, block in lazy.blocks(1000)]
+    np.testing.assert_allclose(np.concatenate(blocks, axis=1), eager.signal, atol=1e-11)
