@@ -15,7 +15,7 @@ FLOORS = [
     ["errors", "files", "config", "sensors", "signals", "contract"],
     ["store", "data", "nn", "training", "report", "simulate"],
     ["preprocessing", "tokenizers", "backbones"],
-    ["encoder", "embedding", "checkpoint"],
+    ["published", "encoder", "embedding", "checkpoint"],
     ["pretrain", "finetune"],
     ["interop", "inspection", "demo", "cli", "__init__"],
 ]

@@ -1,0 +1,1 @@
+"""Published models, put together from the parts of this package."""
