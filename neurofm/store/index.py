@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from neurofm.errors import StoreError
 from neurofm.store.layout import index_path, replace_synced
+from neurofm.store.remote import Location
 
 SCHEMA = pa.schema(
     [
@@ -37,7 +38,7 @@ SCHEMA = pa.schema(
 )
 
 
-def read_index(store: Path) -> pd.DataFrame:
+def read_index(store: Location) -> pd.DataFrame:
     """Read the index of a store.
 
     Raises
@@ -47,7 +48,7 @@ def read_index(store: Path) -> pd.DataFrame:
     """
     path = index_path(store)
     try:
-        table = pq.read_table(path, schema=SCHEMA)
+        table = pq.read_table(pa.BufferReader(path.read_bytes()), schema=SCHEMA)
     except FileNotFoundError:
         raise _unusable(path, "is missing") from None
     except (OSError, pa.ArrowException) as error:
@@ -72,7 +73,7 @@ def as_rows(index: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {row["recording_id"]: row for row in records}
 
 
-def _unusable(path: Path, problem: str) -> StoreError:
+def _unusable(path: Location, problem: str) -> StoreError:
     return StoreError(
         f"the index {path} {problem}",
         hint="delete it and run store.writer.recover: every recording carries its own row",

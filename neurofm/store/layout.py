@@ -22,11 +22,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from neurofm.errors import StoreError
+from neurofm.store.remote import Location, RemotePath
+
+L = TypeVar("L", Path, RemotePath, Location)
 
 FORMAT = 1
 ROOT_KEY = "neurofm_store"
@@ -86,17 +89,17 @@ class ChunkGrid:
         return self.n_channels * self.chunk_len * 2
 
 
-def index_path(store: Path) -> Path:
+def index_path(store: L) -> L:
     """Return where the index lies."""
     return store / "index.parquet"
 
 
-def recording_path(store: Path, recording_id: str) -> Path:
+def recording_path(store: L, recording_id: str) -> L:
     """Return the folder of a recording's group."""
     return store / "recordings" / recording_id
 
 
-def shard_path(signal: Path, number: int) -> Path:
+def shard_path(signal: L, number: int) -> L:
     """Return the file of one shard of an array."""
     return signal / "c" / "0" / str(number)
 
@@ -153,7 +156,7 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def read_json(path: Path, where: str) -> dict[str, Any]:
+def read_json(path: Location, where: str) -> dict[str, Any]:
     """Read one ``zarr.json``.
 
     Raises

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from neurofm.contract import SignalContract
-from neurofm.errors import NeurofmError, StoreError, did_you_mean
+from neurofm.errors import StoreError, did_you_mean
 from neurofm.sensors import Sensors
 from neurofm.signals import Entities, Event, Recording
 from neurofm.store.index import read_index
-from neurofm.store.layout import REPAIR, TEMPORARY, read_json, recording_path
+from neurofm.store.layout import REPAIR, read_json, recording_path
+from neurofm.store.remote import Location, location
 from neurofm.store.root import read_root
 from neurofm.store.shard import ShardReader, SignalArray
+from neurofm.store.verify import verify
 
 KNOWN_ARRAYS = 4096  # about 2 kB each
 KNOWN_MONTAGES = 1024  # about 5 kB each
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Location) -> Store:
     """Open a store for reading.
 
     Parameters
     ----------
-    path : str or Path
-        Folder of the store.
+    path : str, Path or RemotePath
+        Folder or URL of the store; a `RemotePath` carries options such as an endpoint.
 
     Returns
     -------
@@ -51,19 +52,19 @@ class Store:
 
     Parameters
     ----------
-    path : str or Path
-        Folder of the store.
+    path : str, Path or RemotePath
+        Folder or URL of the store.
 
     Attributes
     ----------
-    path : Path
-        Absolute path of the folder.
+    path : Path or RemotePath
+        Absolute path of the folder, or the URL.
     contract : SignalContract
         What every recording has been made to be.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path).absolute()
+    def __init__(self, path: str | Location):
+        self.path: Location = location(path).absolute()
         self.contract: SignalContract
         _, self.contract = read_root(self.path)
         self._index = read_index(self.path)
@@ -94,7 +95,7 @@ class Store:
         montage = self._row(recording_id)["montage"]
         found = self._montage.get(montage)
         if found is None:
-            found = Sensors.from_dict(self._attributes(recording_id)["sensors"])
+            found = Sensors.from_dict(self.attributes(recording_id)["sensors"])
             if len(self._montage) >= KNOWN_MONTAGES:
                 self._montage = {}
             self._montage[montage] = found
@@ -102,15 +103,15 @@ class Store:
 
     def events(self, recording_id: str) -> tuple[Event, ...]:
         """Return annotations and triggers, by onset."""
-        return tuple(Event(**event) for event in self._attributes(recording_id)["events"])
+        return tuple(Event(**event) for event in self.attributes(recording_id)["events"])
 
     def quality(self, recording_id: str) -> dict[str, Any]:
         """Return what was measured of the signal when it was written."""
-        return dict(self._attributes(recording_id)["quality"])
+        return dict(self.attributes(recording_id)["quality"])
 
     def provenance(self, recording_id: str) -> dict[str, Any]:
         """Return where the recording came from, and every step applied (``history``)."""
-        return dict(self._attributes(recording_id)["provenance"])
+        return dict(self.attributes(recording_id)["provenance"])
 
     def divisor(self, recording_id: str) -> np.ndarray:
         """Return the SI value of one standard unit of each channel, float32 (C,)."""
@@ -118,7 +119,7 @@ class Store:
 
     def recording(self, recording_id: str) -> Recording:
         """Return a whole recording, in SI units."""
-        about = self._attributes(recording_id)
+        about = self.attributes(recording_id)
         grid = self._array(recording_id).grid
         signal = np.empty((grid.n_channels, grid.n_times), np.float32)
         self.read_into(recording_id, 0, signal)
@@ -190,25 +191,14 @@ class Store:
         np.clip(out, -self.contract.clip, self.contract.clip, out=out)
 
     def verify(self) -> list[str]:
-        """Read every chunk of every recording.
+        """Read every sample of every recording, and check what is known of it.
 
         Returns
         -------
         list of str
             What is wrong, a line each; empty when all is well.
         """
-        problems = []
-        for recording_id in self._index["recording_id"]:
-            try:
-                self._verify_one(recording_id)
-            except NeurofmError as error:
-                problems.append(error.problem)
-        on_disk = {p.name for p in (self.path / "recordings").iterdir() if p.is_dir()}
-        for name in sorted(on_disk - set(self._row_numbers)):
-            problems.append(f"{name}: not in the index; store.writer.recover adopts it if complete")
-        for folder in sorted(self.path.glob(f"{TEMPORARY}*/")):
-            problems.append(f"{folder.name}: left by a writer that died, or still being written")
-        return problems
+        return verify(self)
 
     # -----------------------------------------------------------------------------------
 
@@ -225,7 +215,8 @@ class Store:
             )
         return {name: self._index[name].iat[number] for name in ("montage", "n_times")}
 
-    def _attributes(self, recording_id: str) -> dict[str, Any]:
+    def attributes(self, recording_id: str) -> dict[str, Any]:
+        """Return everything the recording's group says of it, as plain values."""
         self._row(recording_id)
         path = recording_path(self.path, recording_id) / "zarr.json"
         about: dict[str, Any] = read_json(path, recording_id).get("attributes", {})
@@ -259,14 +250,3 @@ class Store:
                 f"{array.name}: asked for {start / sfreq:g} to {(start + out.shape[1]) / sfreq:g} "
                 f"s; the recording is {grid.n_times / sfreq:g} s long"
             )
-
-    def _verify_one(self, recording_id: str) -> None:
-        array = self._load_array(recording_id)
-        self._attributes(recording_id)
-        grid = array.grid
-        counts = np.empty((grid.n_channels, grid.chunk_len), "<i2")
-        for number in range(grid.n_shards):
-            shard = array.open_shard(number)
-            first = number * grid.chunks_per_shard
-            for chunk in range(first, min(first + grid.chunks_per_shard, grid.n_chunks)):
-                array.decode(shard, chunk, counts)

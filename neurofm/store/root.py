@@ -9,9 +9,10 @@ from neurofm.config import parse_config
 from neurofm.contract import SignalContract
 from neurofm.errors import StoreError
 from neurofm.store.layout import FORMAT, ROOT_KEY, read_json
+from neurofm.store.remote import Location
 
 
-def read_root(store: Path) -> tuple[dict[str, Any], SignalContract]:
+def read_root(store: Location) -> tuple[dict[str, Any], SignalContract]:
     """Read what a store says of itself: (format, contract, chunk_s), and the contract parsed.
 
     Raises
@@ -19,12 +20,19 @@ def read_root(store: Path) -> tuple[dict[str, Any], SignalContract]:
     StoreError
         If there is no store, or one of another format.
     """
-    if not store.is_dir():
+    try:
+        here = (store / "zarr.json").is_file()
+    except OSError as error:
+        raise StoreError(
+            f"the store {store} cannot be reached: {error}",
+            hint="check the address, the network, and who may read there",
+        ) from None
+    if not here and not (isinstance(store, Path) and store.is_dir()):
         raise StoreError(
             f"there is no store at {store}",
             hint="`neurofm preprocess` makes one; is the path relative to another folder?",
         )
-    if not (store / "zarr.json").is_file():
+    if not here:
         raise StoreError(f"{store} is not a store: it has no zarr.json")
     attributes = read_json(store / "zarr.json", f"store {store}").get("attributes")
     about = attributes.get(ROOT_KEY) if isinstance(attributes, dict) else None

@@ -19,6 +19,7 @@ from numcodecs import Blosc, blosc
 
 from neurofm.errors import StoreError
 from neurofm.store.layout import REPAIR, ChunkGrid, read_json, shard_path
+from neurofm.store.remote import Location, RemotePath
 
 OPEN_SHARDS = 256  # file descriptors; the usual limit of a process is 1024
 _MISSING = 2**64 - 1
@@ -75,22 +76,22 @@ class OpenShard:
 
     __slots__ = ("entries", "fd", "path", "verified")
 
-    def __init__(self, signal: Path, grid: ChunkGrid, number: int, index_at_end: bool, name: str):
+    def __init__(
+        self, signal: Location, grid: ChunkGrid, number: int, index_at_end: bool, name: str
+    ):
         self.fd = -1
-        self.path = shard_path(signal, number)
+        self.path: Location = shard_path(signal, number)
+        n_bytes = grid.chunks_per_shard * 16 + 4
         try:
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            size = os.fstat(self.fd).st_size
-            n_bytes = grid.chunks_per_shard * 16 + 4
-            data = os.pread(self.fd, n_bytes, max(0, size - n_bytes) if index_at_end else 0)
+            data = self._open(n_bytes, index_at_end)
         except OSError as error:
             raise StoreError(
-                f"{name}: shard {self.path} cannot be read: {error.strerror}", hint=REPAIR
+                f"{name}: shard {self.path} cannot be read: {error.strerror or error}", hint=REPAIR
             ) from None
         checksum = struct.pack("<I", google_crc32c.value(data[:-4]))
         if len(data) != n_bytes or data[-4:] != checksum:
             raise StoreError(
-                f"{name}: the index of shard {self.path} is damaged or cut off ({size} bytes)",
+                f"{name}: the index of shard {self.path} is damaged or cut off",
                 hint=REPAIR,
             )
         self.entries: list[tuple[int, int]] = [
@@ -98,6 +99,20 @@ class OpenShard:
             for offset, length in np.frombuffer(data[:-4], "<u8").reshape(-1, 2)
         ]
         self.verified = bytearray(grid.chunks_per_shard)
+
+    def _open(self, n_bytes: int, index_at_end: bool) -> bytes:
+        """Return the index, and hold the file open where there is one to hold."""
+        if isinstance(self.path, RemotePath):
+            return self.path.read_tail(n_bytes) if index_at_end else self.read_at(0, n_bytes)
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        start = max(0, os.fstat(self.fd).st_size - n_bytes) if index_at_end else 0
+        return os.pread(self.fd, n_bytes, start)
+
+    def read_at(self, offset: int, n_bytes: int) -> bytes:
+        """Return `n_bytes` from `offset` on, fewer where the shard ends."""
+        if isinstance(self.path, RemotePath):
+            return self.path.read_range(offset, n_bytes)
+        return os.pread(self.fd, n_bytes, offset)
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -109,7 +124,7 @@ class SignalArray:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         Folder of the array.
     metadata : dict
         Its parsed ``zarr.json``.
@@ -131,7 +146,7 @@ class SignalArray:
         If the array is laid out in a way that this reader does not know.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, Any], name: str):
+    def __init__(self, path: Location, metadata: dict[str, Any], name: str):
         self.path = path
         self.name = name
         try:
@@ -144,7 +159,7 @@ class SignalArray:
             ) from None
 
     @classmethod
-    def load(cls, path: Path, name: str) -> SignalArray:
+    def load(cls, path: Location, name: str) -> SignalArray:
         """Read the array's metadata from its folder."""
         return cls(path, read_json(path / "zarr.json", name), name)
 
@@ -203,10 +218,9 @@ class SignalArray:
             return
         n_encoded = length - 4 if self.checksummed else length
         try:
-            data = os.pread(shard.fd, n_encoded, offset)
+            data = shard.read_at(offset, length)
             if self.checksummed and not shard.verified[slot]:  # once for each time it is opened
-                stored = os.pread(shard.fd, 4, offset + n_encoded)
-                if struct.pack("<I", google_crc32c.value(data)) != stored:
+                if struct.pack("<I", google_crc32c.value(data[:n_encoded])) != data[n_encoded:]:
                     raise ValueError("its checksum does not match")
                 shard.verified[slot] = True
             # a frame of another size would leave part of `out` as it was
