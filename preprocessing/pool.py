@@ -1,26 +1,25 @@
-"""Many recordings in a few processes, of which any may die."""
+"""Many recordings in a few processes, of which any may die or hang."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from neurofm.errors import ConfigError, SourceError
+from threadpoolctl import threadpool_limits
+
+from neurofm.errors import ConfigError
+from neurofm.preprocessing.worker import TimedOut, Worker, WorkerDied
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-
-class WorkerDied(SourceError):
-    """The process that worked on a file is gone: out of memory, killed, or crashed."""
+# how often a process is looked at whose death its socket did not tell
+_LOOK_S = 1.0
+# after so many that died before any could work, it is not by chance
+_STILLBORN = 3
 
 
 class WorkerPool(Generic[T, R]):
@@ -31,120 +30,128 @@ class WorkerPool(Generic[T, R]):
     function : callable
         Must be importable; its results should be small.
     workers : int
-        Number of processes; 0 works in this one.
+        Number of processes; 0 works in this one, where no time limit can be held.
+    timeout_s : float, optional
+        Time that one item may take.
     """
 
-    def __init__(self, function: Callable[[T], R], workers: int):
+    def __init__(self, function: Callable[[T], R], workers: int, *, timeout_s: float | None = None):
         self.function = function
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self.timeout_s = timeout_s
 
-    def each(self, items: Iterable[T]) -> Generator[tuple[T, R | WorkerDied], None, None]:
+    def each(
+        self, items: Iterable[T]
+    ) -> Generator[tuple[T, R | WorkerDied | TimedOut], None, None]:
         """Yield items with their results, in the order in which they finish.
 
         No more than one item a worker is under way, so memory does not grow with their number.
-        When a worker dies its pool is rebuilt; those under way are tried again one by one, so
-        that only the item that kills its worker is lost.
+        An item whose worker dies is tried once more in the end, alone: memory may have been
+        short because of what was done beside it. One that takes too long is not.
         """
         if self.workers == 0:
-            yield from ((item, self.function(item)) for item in items)
+            with threadpool_limits(1):
+                yield from ((item, self.function(item)) for item in items)
             return
-        waiting = iter(items)
-        running: dict[Future[R], T] = {}
-        try:
-            self._pool = self._start(self.workers)
-            while True:
-                broken = self._fill(running, waiting)
-                if not running and not broken:
-                    break
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                if any(_is_broken(future) for future in done):
-                    done, _ = wait(running)  # with one, all of its pool have failed
-                suspects = broken
-                for future in done:
-                    item = running.pop(future)
-                    if _is_broken(future):
-                        suspects.append(item)
-                    else:
-                        yield item, future.result()
-                if suspects:
-                    yield from self._one_by_one(suspects)
-        except BaseException:
-            self._stop(at_once=True)
-            raise
-        self._stop()
+        lost: list[T] = []
+        with _Crew(self.function, self.workers, self.timeout_s) as crew:
+            for item, result in crew.work(iter(items)):
+                if isinstance(result, WorkerDied):
+                    lost.append(item)
+                else:
+                    yield item, result
+        if lost:
+            with _Crew(self.function, 1, self.timeout_s) as crew:
+                yield from crew.work(iter(lost))
 
-    def _fill(self, running: dict[Future[R], T], waiting: Iterator[T]) -> deque[T]:
-        """Submit until every worker is busy; return an item a broken pool did not take."""
-        while len(running) < self.workers:
+
+class _Crew(Generic[T, R]):
+    """The processes of one round of work, ended when it is over, in whatever way."""
+
+    def __init__(self, function: Callable[[T], R], size: int, timeout_s: float | None):
+        self.function = function
+        self.size = size
+        self.timeout_s = timeout_s
+        self.free: list[Worker[T, R]] = []
+        self.busy: dict[Connection, _Job[T, R]] = {}
+        self.started = False
+        self.stillborn = 0
+
+    def __enter__(self) -> _Crew[T, R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in [*self.free, *(job.worker for job in self.busy.values())]:
+            worker.end()
+
+    def work(self, waiting: Iterator[T]) -> Iterator[tuple[T, R | WorkerDied | TimedOut]]:
+        self._fill(waiting)
+        while self.busy:
+            for connection in self._those_with_news():
+                job = self.busy[connection]
+                answer = self._ask(job)
+                if answer is not None:
+                    del self.busy[connection]
+                    yield job.item, answer[0]
+            self._fill(waiting)
+
+    def _fill(self, waiting: Iterator[T]) -> None:
+        """Give every worker something to do."""
+        while len(self.busy) < self.size:
             try:
                 item = next(waiting)
             except StopIteration:
-                break
-            try:
-                running[self._submit(item)] = item
-            except BrokenProcessPool:
-                return deque([item])
-        return deque()
+                return
+            worker = self.free.pop() if self.free else Worker[T, R](self.function)
+            worker.begin(item)
+            self.busy[worker.connection] = _Job(worker, item, self.timeout_s)
 
-    def _submit(self, item: T) -> Future[R]:
-        if self._pool is None:
-            self._pool = self._start(self.workers)
-        return self._pool.submit(self.function, item)
+    def _those_with_news(self) -> list[Connection]:
+        """Wait until a worker says something, dies, or has taken too long."""
+        while True:
+            left = min(job.left_s for job in self.busy.values())
+            said = wait_for(list(self.busy), timeout=max(0.0, min(left, _LOOK_S)))
+            late = [
+                connection
+                for connection, job in self.busy.items()
+                if job.left_s <= 0 or job.worker.process.poll() is not None
+            ]
+            if news := list(dict.fromkeys([*said, *late])):
+                return news  # type: ignore[return-value]
 
-    def _one_by_one(self, suspects: Iterable[T]) -> Iterator[tuple[T, R | WorkerDied]]:
-        self._stop(at_once=True)
-        for item in suspects:
-            if self._pool is None:
-                self._pool = self._start(1)
-            try:
-                yield item, self._pool.submit(self.function, item).result()
-            except BrokenProcessPool:
-                self._stop(at_once=True)
-                yield item, WorkerDied("the process that worked on it died")
-        self._stop()
-
-    def _start(self, workers: int) -> ProcessPoolExecutor:
-        # spawned, not forked: the parent may hold threads and open files
-        pool = ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
-        )
-        try:
-            pool.submit(os.getpid).result()
-        except BrokenProcessPool:
-            raise ConfigError(
-                "worker processes cannot be started",
-                hint="in a script, call it under `if __name__ == '__main__':`; or set workers=0 "
-                "to work in this process",
-            ) from None
-        return pool
-
-    def _stop(self, *, at_once: bool = False) -> None:
-        """End the workers; what one is writing when it ends at once has no final name yet.
-
-        A broken pool is ended at once: it terminates its workers itself, but not one that was
-        being started just then, and would wait for that one for ever.
-        """
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        for process in list((pool._processes or {}).values()) if at_once else ():
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+    def _ask(self, job: _Job[T, R]) -> tuple[R | WorkerDied | TimedOut] | None:
+        worker = job.worker
+        if job.left_s <= 0 and not worker.connection.poll():
+            return (worker.stop_waiting(self.timeout_s),)
+        answer = worker.receive()
+        if answer is None:
+            self.started = True
+            job.begun(self.timeout_s)
+        elif not isinstance(answer[0], WorkerDied):
+            self.free.append(worker)
+        elif not self.started:
+            self.stillborn += 1
+            if self.stillborn >= _STILLBORN:
+                raise ConfigError(
+                    f"worker processes cannot be started: {answer[0].problem}",
+                    hint="what they said is above; workers=0 works in this process",
+                )
+        return answer
 
 
-def _is_broken(future: Future[Any]) -> bool:
-    return isinstance(future.exception(), BrokenProcessPool)
+class _Job(Generic[T, R]):
+    """A worker and what it does; the clock runs once its process has started."""
 
+    def __init__(self, worker: Worker[T, R], item: T, timeout_s: float | None):
+        self.worker = worker
+        self.item = item
+        self._deadline = float("inf")
+        if worker.ready:
+            self.begun(timeout_s)
 
-def _prepare_worker() -> None:
-    """Leave interrupts to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    def begun(self, timeout_s: float | None) -> None:
+        self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
 
-
-def _follow(sentinel: int) -> None:
-    wait_for([sentinel])
-    os._exit(1)
+    @property
+    def left_s(self) -> float:
+        return self._deadline - time.monotonic()

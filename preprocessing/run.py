@@ -16,7 +16,7 @@ from pydantic import Field
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import SourceError, StoreError
-from neurofm.preprocessing.pool import WorkerDied, WorkerPool
+from neurofm.preprocessing.pool import WorkerPool
 from neurofm.preprocessing.report import (
     FILE_NAME,
     IN_STORE,
@@ -26,6 +26,7 @@ from neurofm.preprocessing.report import (
 )
 from neurofm.preprocessing.sources import Found, SourceConfig, discover
 from neurofm.preprocessing.task import Outcome, Task, preprocess_one, what_changed
+from neurofm.preprocessing.worker import TimedOut, WorkerDied
 from neurofm.report.progress import progress
 from neurofm.store.reader import Store, open_store
 from neurofm.store.writer import commit, create_store, recover
@@ -199,8 +200,8 @@ def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], worker
         ):
             for task, outcome in outcomes:
                 advance(1)
-                if isinstance(outcome, WorkerDied):
-                    problem = WorkerDied(f"{task.path}: {outcome.problem}", hint=outcome.hint)
+                if isinstance(outcome, WorkerDied | TimedOut):
+                    problem = type(outcome)(f"{task.path}: {outcome.problem}", hint=outcome.hint)
                     outcome = Outcome(error=problem)
                 if isinstance(outcome.error, StoreError):
                     refused.append((task, outcome))

@@ -62,11 +62,15 @@ def finished(store):
 
 
 def workers_of(pid):
-    """Process ids of the workers; the resource tracker is not one."""
+    """Process ids of the workers."""
     listed = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
     )
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
+    return [
+        int(line.split()[0])
+        for line in listed.stdout.splitlines()
+        if "preprocessing.worker" in line
+    ]
 
 
 def is_alive(pid):

@@ -1,12 +1,14 @@
 import operator
 import os
+import signal
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import pytest
 
-from neurofm.preprocessing.pool import WorkerDied, WorkerPool
+from neurofm.errors import ConfigError
+from neurofm.preprocessing.pool import WorkerPool
+from neurofm.preprocessing.worker import TimedOut, WorkerDied
 
 # calls are items, so that what runs in a worker is importable there
 CALL = operator.call
@@ -34,26 +36,57 @@ def test_what_was_under_way_beside_a_dying_worker_is_done_again():
     assert isinstance(results[deadly], WorkerDied)
 
 
-def test_a_worker_that_starts_while_another_dies_is_not_waited_for(monkeypatch):
-    """The executor forgets it, and joins it: the worker registers just after the pool broke."""
-    spawn = ProcessPoolExecutor._spawn_process
-
-    def late(pool):
-        before = dict(pool._processes)
-        spawn(pool)
-        (pid,) = set(pool._processes) - set(before)
-        if before:  # the second worker: hide it until the first has died and been noticed
-            process = pool._processes.pop(pid)
-            deadline = time.monotonic() + 20
-            while not pool._broken and time.monotonic() < deadline:
-                time.sleep(0.01)
-            pool._processes[pid] = process
-
-    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", late)
-    deadly, harmless = partial(os._exit, 9), partial(abs, -2)
-    results = dict(WorkerPool(CALL, 2).each([deadly, harmless]))
-    assert isinstance(results[deadly], WorkerDied)
+def test_an_item_that_takes_too_long_is_stopped_and_not_tried_again():
+    pool = WorkerPool(CALL, 2, timeout_s=0.5)
+    hanging, harmless = partial(time.sleep, 60), partial(abs, -2)
+    start = time.monotonic()
+    results = dict(pool.each([hanging, harmless]))
+    assert isinstance(results[hanging], TimedOut)
+    assert "longer than 0.5 s" in results[hanging].problem
+    assert "timeout_s" in results[hanging].hint
     assert results[harmless] == 2
+    assert time.monotonic() - start < 20
+
+
+def test_the_time_limit_is_for_each_item_and_not_for_all():
+    items = [partial(time.sleep, 0.2) for _ in range(4)]
+    assert all(r is None for _, r in WorkerPool(CALL, 1, timeout_s=0.7).each(items))
+
+
+def test_how_a_worker_died_is_told():
+    for deadly, words in (
+        (partial(os._exit, 9), "died with status 9"),
+        (partial(signal.raise_signal, signal.SIGKILL), "ended by SIGKILL"),
+        (partial(signal.raise_signal, signal.SIGSEGV), "ended by SIGSEGV"),
+    ):
+        ((_, result),) = WorkerPool(CALL, 1).each([deadly])
+        assert isinstance(result, WorkerDied) and words in result.problem
+
+
+def test_a_worker_that_was_killed_once_is_forgiven(tmp_path):
+    """The item is done again: nothing says that it was the item's fault."""
+    once = partial(exec, DIE_ONCE, {"flag": tmp_path / "flag"})
+    assert dict(WorkerPool(CALL, 2).each([once])) == {once: None}
+
+
+DIE_ONCE = """
+import os
+if not flag.exists():
+    flag.touch()
+    os._exit(9)
+"""
+
+
+def test_workers_that_cannot_start_are_an_error_and_not_lost_files(monkeypatch):
+    monkeypatch.setattr("neurofm.preprocessing.worker._BOOT", "raise SystemExit(3)")
+    items = [partial(abs, -n) for n in range(5)]
+    with pytest.raises(ConfigError, match="cannot be started: .* status 3"):
+        list(WorkerPool(CALL, 2).each(items))
+
+
+def test_sums_do_not_depend_on_how_many_threads_the_machine_has():
+    ((_, threads),) = WorkerPool(CALL, 1).each([partial(os.getenv, "OPENBLAS_NUM_THREADS")])
+    assert threads == "1"
 
 
 def test_no_more_items_are_taken_than_workers_are_free():
