@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neurofm.errors import StoreError
@@ -46,6 +46,12 @@ def read_index(store: Location) -> pd.DataFrame:
     StoreError
         If it is missing, damaged, or lacks a column.
     """
+    index: pd.DataFrame = read_table(store).to_pandas()
+    return index
+
+
+def read_table(store: Location) -> pa.Table:
+    """Read the index of a store as an Arrow table; raises as `read_index`."""
     path = index_path(store)
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()), schema=SCHEMA)
@@ -53,17 +59,36 @@ def read_index(store: Location) -> pd.DataFrame:
         raise _unusable(path, "is missing") from None
     except (OSError, pa.ArrowException) as error:
         raise _unusable(path, f"cannot be read: {error}") from None
-    index: pd.DataFrame = table.to_pandas()
-    if absent := [name for name in SCHEMA.names if index[name].isna().any()]:
+    if absent := [name for name in SCHEMA.names if table[name].null_count]:
         raise _unusable(path, f"has no values for {', '.join(absent)}")
-    return index
+    return table
 
 
-def write_index(store: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_index(store: Location, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace the index in one step; rows are sorted by recording_id."""
-    ordered = sorted(rows, key=lambda row: row["recording_id"])
+    _write(store, pa.Table.from_pylist([dict(row) for row in rows], SCHEMA))
+
+
+def change_index(
+    store: Location, add: Sequence[Mapping[str, Any]] = (), drop: Collection[str] = ()
+) -> None:
+    """Replace the index in one step by itself with rows added, replaced or dropped.
+
+    The time it takes grows with the index by microseconds a row, since no row becomes a Python
+    object.
+    """
+    table = read_table(store)
+    changed = [*drop, *(row["recording_id"] for row in add)]
+    kept = table.filter(pc.invert(pc.is_in(table["recording_id"], pa.array(changed, pa.string()))))
+    fresh = pa.Table.from_pylist([dict(row) for row in add], SCHEMA)
+    _write(store, pa.concat_tables([kept, fresh]))
+
+
+def _write(store: Location, table: pa.Table) -> None:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(ordered, SCHEMA), buffer, compression="zstd")
+    # one chunk a column: what the bytes are must not depend on how the rows came together
+    ordered = table.sort_by("recording_id").combine_chunks()
+    pq.write_table(ordered, buffer, compression="zstd")
     replace_synced(index_path(store), buffer.getvalue())
 
 

@@ -189,8 +189,11 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def replace_synced(path: Path, data: bytes) -> None:
+def replace_synced(path: Location, data: bytes) -> None:
     """Replace a file in one step: a reader sees the old bytes or the new, never a half."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     write_synced(temporary, data)
     temporary.replace(path)

@@ -17,8 +17,9 @@ from neurofm.store.index import read_index
 from neurofm.store.layout import REPAIR, read_json, recording_path
 from neurofm.store.remote import Location, location
 from neurofm.store.root import read_root
-from neurofm.store.shard import ShardReader, SignalArray
+from neurofm.store.shard import SignalArray
 from neurofm.store.verify import verify
+from neurofm.store.windows import ShardReader
 
 KNOWN_ARRAYS = 4096  # about 2 kB each
 KNOWN_MONTAGES = 1024  # about 5 kB each
@@ -173,8 +174,7 @@ class Store:
         """
         array = self._array(recording_id)
         self._require_inside(array, start, out)
-        self._shards.counts_into(array, start, out)
-        np.multiply(out, array.scale, out=out)
+        self._shards.scaled_into(array, start, out, array.scale)
 
     def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) float32 with standardised, clipped samples from `start` on.
@@ -186,9 +186,7 @@ class Store:
         """
         array = self._array(recording_id)
         self._require_inside(array, start, out)
-        self._shards.counts_into(array, start, out)
-        np.multiply(out, array.standard_scale, out=out)
-        np.clip(out, -self.contract.clip, self.contract.clip, out=out)
+        self._shards.scaled_into(array, start, out, array.standard_scale, self.contract.clip)
 
     def verify(self) -> list[str]:
         """Read every sample of every recording, and check what is known of it.

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from neurofm.errors import StoreError
 
-PAUSES_S = (0.2, 0.4, 0.8)  # a request that fails is made again after each of these
+# An HTTP request that fails is made again after each of these; s3fs and its like do so themselves.
+PAUSES_S = (0.2, 0.4, 0.8)
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 _MANGLED = re.compile(r"(s3|gs|gcs|abfs|az|https?|memory):/[^/]")
@@ -211,7 +212,7 @@ class RemotePath:
     def _try(self, action: Callable[[Any], R]) -> R:
         """Act, again if need be; whatever a transport raises becomes an OSError."""
         fs = self._filesystem()
-        pauses = iter(PAUSES_S)
+        pauses = iter(PAUSES_S if self._url.startswith("http") else ())
         while True:
             try:
                 return action(fs)
@@ -219,7 +220,7 @@ class RemotePath:
                 raise
             except NotImplementedError:
                 raise PermissionError(f"{self._url} cannot be written or listed") from None
-            except _passing_errors() as error:
+            except _transport_errors() as error:
                 pause = next(pauses, None)
                 if pause is None:
                     raise OSError(f"{type(error).__name__}: {error}") from None
@@ -278,8 +279,8 @@ def _open(url: str, options: dict[str, Any]) -> Any:
         ) from None
 
 
-def _passing_errors() -> tuple[type[Exception], ...]:
-    """Return what is worth another try: OSError, and what the transports in use raise instead."""
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Return OSError, and what the transports in use raise instead."""
     known = (
         ("aiohttp", "ClientError"),
         ("botocore.exceptions", "BotoCoreError"),

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from neurofm.errors import StoreError
 from neurofm.store.layout import REPAIR, ChunkGrid, read_json, shard_path
 from neurofm.store.remote import Location, RemotePath
 
-OPEN_SHARDS = 256  # file descriptors; the usual limit of a process is 1024
 _MISSING = 2**64 - 1
 _CODEC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE)
 
@@ -67,6 +64,35 @@ def write_shard(path: Path, chunks: Iterable[np.ndarray], slots: int) -> int:
 # Reading
 
 
+class Scratch:
+    """Memory that one thread reads and decodes into, again and again."""
+
+    __slots__ = ("_counts", "_encoded", "_whole", "holds")
+
+    def __init__(self) -> None:
+        self._encoded = memoryview(b"")
+        self._counts = self._whole = np.empty(0, "<i2")
+        self.holds: tuple[object, int] | None = None  # the array and chunk in `counts`
+
+    def encoded(self, n_bytes: int) -> memoryview:
+        """Return room for encoded chunks."""
+        if len(self._encoded) < n_bytes:
+            self._encoded = memoryview(bytearray(n_bytes * 5 // 4))
+        return self._encoded[:n_bytes]
+
+    def counts(self, n_rows: int, n_times: int) -> np.ndarray:
+        """Return room for one decoded chunk, int16 (C, L); what it `holds` is kept."""
+        if self._counts.size < n_rows * n_times:
+            self._counts, self.holds = np.empty(n_rows * n_times, "<i2"), None
+        return self._counts[: n_rows * n_times].reshape(n_rows, n_times)
+
+    def window(self, n_rows: int, n_times: int) -> np.ndarray:
+        """Return room for the counts of a window, int16 (C, n)."""
+        if self._whole.size < n_rows * n_times:
+            self._whole = np.empty(n_rows * n_times, "<i2")
+        return self._whole[: n_rows * n_times].reshape(n_rows, n_times)
+
+
 class OpenShard:
     """One open file and where each chunk lies in it. Closed when nobody holds it any more.
 
@@ -74,7 +100,7 @@ class OpenShard:
     threads, and by a child after a fork.
     """
 
-    __slots__ = ("entries", "fd", "path", "verified")
+    __slots__ = ("entries", "fd", "path", "size", "verified")
 
     def __init__(
         self, signal: Location, grid: ChunkGrid, number: int, index_at_end: bool, name: str
@@ -94,10 +120,7 @@ class OpenShard:
                 f"{name}: the index of shard {self.path} is damaged or cut off",
                 hint=REPAIR,
             )
-        self.entries: list[tuple[int, int]] = [
-            (int(offset), int(length))
-            for offset, length in np.frombuffer(data[:-4], "<u8").reshape(-1, 2)
-        ]
+        self.entries = np.frombuffer(data[:-4], "<u8").reshape(-1, 2)  # offset, length
         self.verified = bytearray(grid.chunks_per_shard)
 
     def _open(self, n_bytes: int, index_at_end: bool) -> bytes:
@@ -105,14 +128,40 @@ class OpenShard:
         if isinstance(self.path, RemotePath):
             return self.path.read_tail(n_bytes) if index_at_end else self.read_at(0, n_bytes)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        start = max(0, os.fstat(self.fd).st_size - n_bytes) if index_at_end else 0
-        return os.pread(self.fd, n_bytes, start)
+        self.size = os.fstat(self.fd).st_size
+        return os.pread(self.fd, n_bytes, max(0, self.size - n_bytes) if index_at_end else 0)
 
     def read_at(self, offset: int, n_bytes: int) -> bytes:
         """Return `n_bytes` from `offset` on, fewer where the shard ends."""
         if isinstance(self.path, RemotePath):
             return self.path.read_range(offset, n_bytes)
         return os.pread(self.fd, n_bytes, offset)
+
+    def read_encoded(self, slots: range, scratch: Scratch) -> list[memoryview | None]:
+        """Return the encoded chunks of some slots, None for what Zarr calls an empty chunk.
+
+        Chunks that lie side by side, as neurofm writes them, come with one read; their bytes
+        are the caller's until it uses `scratch` again.
+        """
+        entries = self.entries[slots.start : slots.stop].tolist()
+        there = [entry for entry in entries if entry[0] != _MISSING]
+        if not there:
+            return [None] * len(slots)
+        n_bytes = sum(length for _, length in there)
+        low, high = min(there)[0], max(offset + length for offset, length in there)
+        if high - low != n_bytes:  # not side by side: another program wrote them
+            pieces = [self.read_at(offset, length) for offset, length in there]
+            found = iter([memoryview(piece) for piece in pieces])
+            return [None if entry[0] == _MISSING else next(found) for entry in entries]
+        if self.fd < 0:
+            data = memoryview(self.read_at(low, n_bytes))
+        else:
+            data = scratch.encoded(max(0, min(high, self.size) - low))
+            data = data[: os.preadv(self.fd, [data], low)]
+        return [
+            None if offset == _MISSING else data[offset - low : offset - low + length]
+            for offset, length in entries
+        ]
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -195,7 +244,18 @@ class SignalArray:
         return OpenShard(self.path, self.grid, number, self.index_at_end, self.name)
 
     def decode(self, shard: OpenShard, chunk: int, out: np.ndarray) -> None:
-        """Decode one chunk into `out`.
+        """Read and decode one chunk into `out`, as `decode_read`."""
+        slot = chunk % self.grid.chunks_per_shard
+        try:
+            (data,) = shard.read_encoded(range(slot, slot + 1), Scratch())
+        except OSError as error:
+            raise self.damaged(shard, chunk, error) from None
+        self.decode_read(shard, chunk, data, out)
+
+    def decode_read(
+        self, shard: OpenShard, chunk: int, data: memoryview | None, out: np.ndarray
+    ) -> None:
+        """Decode one chunk that was read into `out`.
 
         Parameters
         ----------
@@ -203,6 +263,8 @@ class SignalArray:
             The shard that holds it.
         chunk : int
             Number of the chunk in the array.
+        data : memoryview or None
+            What `OpenShard.read_encoded` returned of it.
         out : ndarray of int16, shape (C, L)
             Written over; contiguous.
 
@@ -211,59 +273,26 @@ class SignalArray:
         StoreError
             If the chunk is damaged.
         """
-        slot = chunk % self.grid.chunks_per_shard
-        offset, length = shard.entries[slot]
-        if offset == _MISSING:  # what Zarr calls an empty chunk
+        if data is None:
             out.fill(0)
             return
-        n_encoded = length - 4 if self.checksummed else length
+        slot = chunk % self.grid.chunks_per_shard
+        n_encoded = len(data) - 4 if self.checksummed else len(data)
         try:
-            data = shard.read_at(offset, length)
             if self.checksummed and not shard.verified[slot]:  # once for each time it is opened
-                if struct.pack("<I", google_crc32c.value(data[:n_encoded])) != data[n_encoded:]:
+                checksum = google_crc32c.value(bytes(data[:n_encoded]))
+                if struct.pack("<I", checksum) != data[n_encoded:]:
                     raise ValueError("its checksum does not match")
                 shard.verified[slot] = True
             # a frame of another size would leave part of `out` as it was
             if struct.unpack_from("<I4xI", data, 4) != (self.grid.chunk_bytes, n_encoded):
                 raise ValueError("its frame has the wrong size")
-            blosc.decompress(data, out)
-        except (OSError, ValueError, RuntimeError, struct.error) as error:
-            raise StoreError(
-                f"{self.name}: chunk {chunk} in shard {shard.path} is damaged: {error}",
-                hint=REPAIR,
-            ) from None
+            blosc.decompress(data[:n_encoded], out)
+        except (ValueError, RuntimeError, struct.error) as error:
+            raise self.damaged(shard, chunk, error) from None
 
-
-class ShardReader:
-    """Copies stretches of samples out of signal arrays, with a bounded set of open shards."""
-
-    def __init__(self, open_shards: int = OPEN_SHARDS):
-        self._shard: Callable[[SignalArray, int], OpenShard] = lru_cache(open_shards)(
-            SignalArray.open_shard
+    def damaged(self, shard: OpenShard, chunk: int, error: Exception) -> StoreError:
+        """Return the error that says so."""
+        return StoreError(
+            f"{self.name}: chunk {chunk} in shard {shard.path} is damaged: {error}", hint=REPAIR
         )
-        self._scratch = threading.local()
-
-    def counts_into(self, array: SignalArray, start: int, out: np.ndarray) -> None:
-        """Fill `out` (C, n), of any real type, with int16 counts from sample `start` on."""
-        grid = array.grid
-        stop = start + out.shape[1]
-        length = grid.chunk_len
-        for chunk in range(start // length, -(-stop // length)):
-            first = chunk * length
-            a, b = max(start, first), min(stop, first + length)
-            counts = self._chunk(array, chunk)
-            out[:, a - start : b - start] = counts[:, a - first : b - first]
-
-    def _chunk(self, array: SignalArray, chunk: int) -> np.ndarray:
-        """Return a decoded chunk, which is this thread's until its next call."""
-        local = self._scratch
-        if getattr(local, "holds", None) == (array, chunk):  # consecutive windows share one
-            return local.counts
-        grid = array.grid
-        if getattr(local, "buffer", None) is None or local.buffer.nbytes < grid.chunk_bytes:
-            local.buffer = np.empty(grid.chunk_bytes // 2, "<i2")
-        local.holds = None
-        counts = local.buffer[: grid.chunk_bytes // 2].reshape(grid.n_channels, grid.chunk_len)
-        array.decode(self._shard(array, chunk // grid.chunks_per_shard), chunk, counts)
-        local.holds, local.counts = (array, chunk), counts
-        return counts

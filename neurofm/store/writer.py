@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ContractError, NeurofmError, SignalError, StoreError
 from neurofm.signals import Recording, whole_samples
 from neurofm.store.group import index_row, quantisation, write_group, write_signal
-from neurofm.store.index import as_rows, read_index, write_index
+from neurofm.store.index import change_index, read_table, write_index
 from neurofm.store.layout import (
     FORMAT,
     REPAIR,
@@ -32,24 +31,24 @@ from neurofm.store.layout import (
     read_json,
     recording_path,
     replace_synced,
-    sync_folder,
-    write_metadata,
 )
+from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.root import read_root
 from neurofm.store.shard import SignalArray
+from neurofm.store.staging import index_lock, recordings_in, staged
 
 _log = logging.getLogger("neurofm")
 
 
 def create_store(
-    path: str | Path, contract: SignalContract, *, chunk_s: float | None = None
+    path: str | Location, contract: SignalContract, *, chunk_s: float | None = None
 ) -> None:
     """Make an empty store, or make sure that the one there keeps the same contract.
 
     Parameters
     ----------
-    path : str or Path
-        Folder of the store.
+    path : str, Path or RemotePath
+        Folder or URL of the store.
     contract : SignalContract
         What every recording in it has been made to be.
     chunk_s : float, optional
@@ -63,12 +62,12 @@ def create_store(
     StoreError
         If something that is not a store is there.
     """
-    store = Path(path)
-    if (store / "zarr.json").exists():
+    store = location(path)
+    if (store / "zarr.json").is_file():
         _, there = read_root(store)
         contract.require_same(there, "the contract asked for", f"the store {store}")
         return
-    if store.exists() and not _is_unfinished(store):
+    if not _is_unfinished(store):
         raise StoreError(
             f"{store} exists and is not a neurofm store",
             hint="choose another path; nothing there was touched",
@@ -76,20 +75,24 @@ def create_store(
     if chunk_s is None:
         chunk_s = math.ceil(contract.n_times / 2) / contract.sfreq
     whole_samples(chunk_s, contract.sfreq)
-    (store / "recordings").mkdir(parents=True, exist_ok=True)
-    write_metadata(store / "recordings", group_metadata({}))
+    if isinstance(store, Path):
+        (store / "recordings").mkdir(parents=True, exist_ok=True)
+    replace_synced(store / "recordings" / "zarr.json", json.dumps(group_metadata({})).encode())
     write_index(store, [])
     about = {"format": FORMAT, "contract": contract.to_dict(), "chunk_s": chunk_s}
     root = json.dumps(group_metadata({ROOT_KEY: about}), indent=1)
-    replace_synced(store / "zarr.json", root.encode())  # last: it makes the folder a store
+    replace_synced(store / "zarr.json", root.encode())  # last: it makes the place a store
 
 
-def _is_unfinished(store: Path) -> bool:
-    """Tell a folder that is empty, or that `create_store` died in, from anything else."""
+def _is_unfinished(store: Location) -> bool:
+    """Tell what is empty, or what `create_store` died in, from anything else."""
+    if isinstance(store, Path) and not store.exists():
+        return True
+    if isinstance(store, Path) and not store.is_dir():
+        return False
+    names = store.names() if isinstance(store, RemotePath) else {p.name for p in store.iterdir()}
     ours = {"recordings", index_path(store).name}
-    return store.is_dir() and all(
-        p.name in ours or p.name.startswith(TEMPORARY) for p in store.iterdir()
-    )
+    return all(name in ours or name.startswith(TEMPORARY) for name in names)
 
 
 # ---------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ def _is_unfinished(store: Path) -> bool:
 
 
 def write_recording(
-    path: str | Path,
+    path: str | Location,
     recording: Recording,
     *,
     quality: Mapping[str, Any],
@@ -107,7 +110,7 @@ def write_recording(
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The store.
     recording : Recording
         Harmonised to the store's contract.
@@ -131,49 +134,21 @@ def write_recording(
     StoreError
         If the recording is there already, or cannot be written.
     """
-    store = Path(path)
+    store = location(path)
     about, contract = read_root(store)
     _require_fit(recording, contract, store)
-    final = recording_path(store, recording.recording_id)
-    if final.exists():
-        raise _duplicate(recording.recording_id, store)
     chosen = quantisation(recording, contract)
     chunk_len = whole_samples(about["chunk_s"], contract.sfreq)
     grid = ChunkGrid.plan(len(recording.sensors), recording.n_times, chunk_len)
-    folder = None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=store))
-        with locked(folder / "lock"):
-            saturated, n_bytes = write_signal(folder, recording, grid, chosen)
-            row = index_row(recording, provenance, n_bytes)
-            details = {"saturated": saturated, "step_over_sd": chosen.step_over_sd}
-            write_group(folder, recording, row, {**quality, **details}, provenance)
-            folder.chmod(0o755)  # mkdtemp made it private
-            (folder / "lock").unlink()
-            folder.rename(final)
-        sync_folder(final.parent)
-    except OSError as error:
-        if final.exists():
-            raise _duplicate(recording.recording_id, store) from None
-        raise StoreError(
-            f"{recording.recording_id} cannot be written to {store}: {error}",
-            hint="free space or choose another path; what is complete there is untouched",
-        ) from None
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with staged(store, recording.recording_id) as folder:
+        saturated, n_bytes = write_signal(folder, recording, grid, chosen)
+        row = index_row(recording, provenance, n_bytes)
+        details = {"saturated": saturated, "step_over_sd": chosen.step_over_sd}
+        write_group(folder, recording, row, {**quality, **details}, provenance)
     return row
 
 
-def _duplicate(recording_id: str, store: Path) -> StoreError:
-    return StoreError(
-        f"recording {recording_id!r} is in {store} already",
-        hint="two files have the same dataset, subject, session, task and run: tell them apart "
-        "by a `pattern`; or delete the recording's folder to replace it",
-    )
-
-
-def _require_fit(recording: Recording, contract: SignalContract, store: Path) -> None:
+def _require_fit(recording: Recording, contract: SignalContract, store: Location) -> None:
     name = recording.recording_id
     if recording.sfreq != contract.sfreq:
         raise ContractError(
@@ -197,12 +172,15 @@ def _require_fit(recording: Recording, contract: SignalContract, store: Path) ->
 # The index
 
 
-def commit(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+def commit(path: str | Location, rows: Sequence[dict[str, Any]]) -> None:
     """Make recordings part of the store: merge their rows into the index, in one step.
+
+    Processes that commit to one folder wait for each other. Behind a URL there is nothing to
+    wait on: only one process may commit at a time; `recover` adopts what a lost race left out.
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The store.
     rows : sequence of dict
         What `write_recording` returned. A row of the same recording_id is replaced.
@@ -210,9 +188,9 @@ def commit(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
     Raises
     ------
     StoreError
-        If a row's recording is not on disk.
+        If a row's recording is not in the store's place.
     """
-    store = Path(path)
+    store = location(path)
     read_root(store)
     for row in rows:
         if not (recording_path(store, row["recording_id"]) / "zarr.json").is_file():
@@ -220,12 +198,11 @@ def commit(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['recording_id']} is not in {store}",
                 hint="call write_recording before its row is committed",
             )
-    with locked(store / "zarr.json"):
-        merged = as_rows(read_index(store)) | {row["recording_id"]: row for row in rows}
-        write_index(store, list(merged.values()))
+    with index_lock(store):
+        change_index(store, add=rows)
 
 
-def recover(path: str | Path) -> list[str]:
+def recover(path: str | Location) -> list[str]:
     """Put a store in order after a process died.
 
     Complete recordings that the index lacks are adopted, rows whose recording was deleted are
@@ -233,7 +210,7 @@ def recover(path: str | Path) -> list[str]:
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The store.
 
     Returns
@@ -241,25 +218,27 @@ def recover(path: str | Path) -> list[str]:
     list of str
         The recordings adopted, sorted.
     """
-    store = Path(path)
+    store = location(path)
     read_root(store)
-    for leftover in store.glob(f"{TEMPORARY}*"):
-        _remove_leftover(leftover)
-    with locked(store / "zarr.json"):
-        indexed = index_path(store).exists()
-        rows = as_rows(read_index(store)) if indexed else {}
-        on_disk = {p.name for p in (store / "recordings").iterdir() if p.is_dir()}
+    if isinstance(store, Path):
+        for leftover in store.glob(f"{TEMPORARY}*"):
+            _remove_leftover(leftover)
+    with index_lock(store):
+        indexed = index_path(store).is_file()
+        if not indexed:
+            write_index(store, [])
+        known = set(read_table(store)["recording_id"].to_pylist())
+        on_disk = recordings_in(store)
         adopted = {}
-        for name in sorted(on_disk - set(rows)):
+        for name in sorted(on_disk - known):
             try:
                 adopted[name] = _complete_row(store, name)
             except NeurofmError as error:
                 _log.warning("not adopted: %s", error)
-        if gone := sorted(set(rows) - on_disk):
+        if gone := sorted(known - on_disk):
             _log.warning("%s: no longer there, dropped from the index: %s", store, ", ".join(gone))
-        if adopted or gone or not indexed:
-            kept = [row for name, row in rows.items() if name in on_disk]
-            write_index(store, [*kept, *adopted.values()])
+        if adopted or gone:
+            change_index(store, add=list(adopted.values()), drop=gone)
     return list(adopted)
 
 
@@ -272,7 +251,7 @@ def _remove_leftover(leftover: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _complete_row(store: Path, name: str) -> dict[str, Any]:
+def _complete_row(store: Location, name: str) -> dict[str, Any]:
     """Return the row a recording carries, after opening each of its shards."""
     folder = recording_path(store, name)
     array = SignalArray.load(folder / "signal", name)

@@ -1,0 +1,108 @@
+"""How a recording comes into a store: built aside, and there all at once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from neurofm.errors import StoreError
+from neurofm.store.layout import TEMPORARY, locked, recording_path, sync_folder
+from neurofm.store.remote import Location, RemotePath
+
+
+@contextmanager
+def staged(store: Location, recording_id: str) -> Iterator[Path]:
+    """Give a local folder to build a recording in, which is in the store when the block ends.
+
+    In a folder the recording is renamed into place. Behind a URL its objects are uploaded, the
+    group's ``zarr.json`` last: without it there is no recording. Either way it is part of the
+    store once its row is in the index.
+
+    Parameters
+    ----------
+    store : Path or RemotePath
+        The store.
+    recording_id : str
+        Name of the recording.
+
+    Raises
+    ------
+    StoreError
+        If the store has the recording already, or cannot be written.
+    """
+    final = recording_path(store, recording_id)
+    folder = None
+    try:
+        if exists(final):
+            raise duplicate(recording_id, store)
+        aside = store if isinstance(store, Path) else None
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=aside))
+        with locked(folder / "lock"):
+            yield folder
+            folder.chmod(0o755)  # mkdtemp made it private
+            (folder / "lock").unlink()
+            if isinstance(final, RemotePath):
+                _upload(folder, final)
+            else:
+                folder.rename(final)
+                sync_folder(final.parent)
+    except OSError as error:
+        if _now_there(final):
+            raise duplicate(recording_id, store) from None
+        raise StoreError(
+            f"{recording_id} cannot be written to {store}: {error}",
+            hint="free space or choose another path; what is complete there is untouched",
+        ) from None
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def exists(recording: Location) -> bool:
+    """Tell whether a recording is in a store, in its index or not."""
+    if isinstance(recording, RemotePath):
+        return (recording / "zarr.json").is_file()
+    return recording.exists()
+
+
+def recordings_in(store: Location) -> set[str]:
+    """Return the recordings that lie in a store, whether its index has them or not."""
+    place = store / "recordings"
+    if isinstance(place, Path):
+        return {p.name for p in place.iterdir() if p.is_dir()}
+    files = [PurePosixPath(name).parts for name in place.files()]
+    return {parts[0] for parts in files if parts[1:] == ("zarr.json",)}
+
+
+@contextmanager
+def index_lock(store: Location) -> Iterator[None]:
+    """Keep other processes from changing the index meanwhile, where a lock can."""
+    if isinstance(store, Path):
+        with locked(store / "zarr.json"):
+            yield
+    else:
+        yield
+
+
+def duplicate(recording_id: str, store: Location) -> StoreError:
+    """Return the error of a recording that is there already."""
+    return StoreError(
+        f"recording {recording_id!r} is in {store} already",
+        hint="two files have the same dataset, subject, session, task and run: tell them apart "
+        "by a `pattern`; or `neurofm remove` the recording to replace it",
+    )
+
+
+def _now_there(final: Location) -> bool:
+    return isinstance(final, Path) and final.exists()
+
+
+def _upload(folder: Path, final: RemotePath) -> None:
+    final.remove(final.files())  # what an upload that died has left
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files.sort(key=lambda file: file == folder / "zarr.json")  # stable: that one goes last
+    for file in files:
+        (final / file.relative_to(folder).as_posix()).put(file)

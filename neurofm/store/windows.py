@@ -1,0 +1,154 @@
+"""Stretches of samples out of signal arrays: which chunks, read at once, cut and scaled."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+
+from neurofm.store.shard import OpenShard, Scratch, SignalArray
+
+MOST_COUNTS = 1 << 20  # of a stretch that is scaled at once; what a thread keeps is bounded by it
+MOST_READ = 4_000_000  # bytes of decoded chunks that are read at once
+ROWS = 16  # scaled while they are in the processor's cache
+
+
+def open_shards_allowed() -> int:
+    """Return how many shards a store may hold open: a quarter of what the process may."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
+
+
+class ShardReader:
+    """Copies stretches of samples out of signal arrays, with a bounded set of open shards.
+
+    Every thread has memory of its own to read and decode into, so that nothing is allocated
+    for a window once the first has been read.
+
+    Parameters
+    ----------
+    open_shards : int, optional
+        Shards held open; by default a quarter of the files that the process may open.
+    """
+
+    def __init__(self, open_shards: int | None = None):
+        self._shard: Callable[[SignalArray, int], OpenShard] = lru_cache(
+            open_shards_allowed() if open_shards is None else open_shards
+        )(SignalArray.open_shard)
+        self._local = threading.local()
+
+    def counts_into(self, array: SignalArray, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) with int16 counts from sample `start` on."""
+        self._fill(array, start, out, self._scratch())
+
+    def scaled_into(
+        self,
+        array: SignalArray,
+        start: int,
+        out: np.ndarray,
+        factor: np.ndarray,
+        clip: float | None = None,
+    ) -> None:
+        """Fill `out` (C, n) float32 with counts times `factor`, held within plus and minus `clip`.
+
+        Parameters
+        ----------
+        array : SignalArray
+            What to read.
+        start : int
+            First sample.
+        out : ndarray of float32, shape (C, n)
+            Written over.
+        factor : ndarray of float32, shape (C, 1) or (1, 1)
+            Value of a count.
+        clip : float, optional
+            Largest magnitude.
+        """
+        scratch = self._scratch()
+        n_rows, n_times = out.shape
+        step = max(1, MOST_COUNTS // n_rows)
+        for at in range(0, n_times, step):
+            part = out[:, at : at + step]
+            counts = scratch.window(n_rows, part.shape[1])
+            self._fill(array, start + at, counts, scratch)
+            scale_counts(counts, factor, part, clip)
+
+    def _scratch(self) -> Scratch:
+        scratch: Scratch | None = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = self._local.scratch = Scratch()
+        return scratch
+
+    def _fill(self, array: SignalArray, start: int, out: np.ndarray, scratch: Scratch) -> None:
+        length = array.grid.chunk_len
+        stop = start + out.shape[1]
+        for chunk, counts in self._chunks(array, start // length, -(-stop // length), scratch):
+            first = chunk * length
+            a, b = max(start, first), min(stop, first + length)
+            out[:, a - start : b - start] = counts[:, a - first : b - first]
+
+    def _chunks(
+        self, array: SignalArray, first: int, last: int, scratch: Scratch
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield chunks `first` to `last` - 1, decoded; each is the caller's until the next."""
+        grid = array.grid
+        counts = scratch.counts(grid.n_channels, grid.chunk_len)
+        if scratch.holds == (array, first):  # consecutive windows share one
+            yield first, counts
+            first += 1
+        at_once = max(1, MOST_READ // grid.chunk_bytes)
+        while first < last:
+            number, slot = divmod(first, grid.chunks_per_shard)
+            n = min(last - first, grid.chunks_per_shard - slot, at_once)
+            shard = self._shard(array, number)
+            try:
+                encoded = shard.read_encoded(range(slot, slot + n), scratch)
+            except OSError as error:
+                raise array.damaged(shard, first, error) from None
+            for chunk, data in enumerate(encoded, first):
+                scratch.holds = None
+                array.decode_read(shard, chunk, data, counts)
+                scratch.holds = (array, chunk)
+                yield chunk, counts
+            first += n
+
+
+def scale_counts(
+    counts: np.ndarray, factor: np.ndarray, out: np.ndarray, clip: float | None = None
+) -> None:
+    """Write counts times `factor` to `out`, held within plus and minus `clip`.
+
+    Parameters
+    ----------
+    counts : ndarray of int16, shape (C, n)
+        What the store holds.
+    factor : ndarray of float32, shape (C, 1) or (1, 1)
+        Value of a count.
+    out : ndarray of float32, shape (C, n)
+        Written over.
+    clip : float, optional
+        Largest magnitude.
+    """
+    if factor.size == 1:
+        np.multiply(counts, factor, out=out)
+    else:
+        for row in range(0, len(counts), ROWS):
+            rows = slice(row, row + ROWS)
+            part = out[rows]
+            part[...] = counts[rows]
+            np.multiply(part, factor[rows], out=part)
+    # most windows hold nothing to clip, and their counts tell it in a fifth of the time
+    if clip is not None and _peak(counts, factor) > np.float32(clip):
+        np.clip(out, -clip, clip, out=out)
+
+
+def _peak(counts: np.ndarray, factor: np.ndarray) -> np.float32:
+    """Return the largest magnitude that scaling gives."""
+    axis = None if factor.size == 1 else 1
+    high = np.maximum.reduce(counts, axis=axis, initial=0)
+    low = np.minimum.reduce(counts, axis=axis, initial=0)
+    largest = np.maximum(high, -np.asarray(low, np.int32)).astype(np.float32)
+    return np.float32((largest * factor[:, 0]).max())
