@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import yaml
 
-from neurofm.sensors import template_positions
+from neurofm.electrodes import template_positions
 
 N_CHANNELS, SFREQ, DURATION_S = 32, 250.0, 120.0
 EVERY_S = 0.02

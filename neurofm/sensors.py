@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neurofm.electrodes import Lead, read_leads
 from neurofm.errors import SensorError
+from neurofm.kinds import MEG_KINDS, Knowledge, SensorKind
+from neurofm.mne_channel import EEG_CH, kind_of, read_channel
 
 if TYPE_CHECKING:
     import mne
 
-
-class SensorKind(IntEnum):
-    """Kinds of brain sensor. The numbers are stored in checkpoints: append, never renumber."""
-
-    EEG = 0
-    MAG = 1
-    GRAD_PLANAR = 2
-    GRAD_AXIAL = 3
-    OPM = 4
-    SEEG = 5
-    ECOG = 6
-    DBS = 7
-    REF_MEG = 8
-
-    @property
-    def label(self) -> str:
-        """The name used in configs and tables, such as ``grad_planar``."""
-        return self.name.lower()
-
-    @property
-    def unit(self) -> str:
-        """The SI unit MNE holds the kind in. Axial gradiometers are in tesla, not T/m."""
-        if self is SensorKind.GRAD_PLANAR:
-            return "T/m"
-        return "T" if self in MEG_KINDS else "V"
-
-
-MEG_KINDS = frozenset(
-    {
-        SensorKind.MAG,
-        SensorKind.GRAD_PLANAR,
-        SensorKind.GRAD_AXIAL,
-        SensorKind.OPM,
-        SensorKind.REF_MEG,
-    }
-)
-
-
-class Knowledge(IntEnum):
-    """How a position is known. Anything but ABSENT holds metres in `Sensors.position`."""
-
-    ABSENT = 0
-    TEMPLATE = 1
-    MEASURED = 2
-    DEVICE = 3  # measured, but in the device frame: the file has no device-to-head transform
+__all__ = [
+    "MEG_KINDS", "Knowledge", "SensorKind", "Sensors", "brain_picks", "kind_of",
+    "sensors_from_info",
+]  # fmt: skip
+# FIFFV_PROJ_ITEM_EEG_AVREF of MNE's constants
+_EEG_AVREF = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,13 +37,20 @@ class Sensors:
     position : ndarray of float32, shape (C, 3)
         Metres in the head frame; zeros where `known` is ABSENT, which is what tells.
     orientation : ndarray of float32, shape (C, 3)
-        Unit coil normal in the head frame; zeros where `oriented` is False.
+        Unit coil normal in the head frame; for a planar gradiometer the direction along which it
+        takes the difference, which is what tells the two of a site apart. Zeros where `oriented`
+        is False.
     known : ndarray of int8, shape (C,)
         `Knowledge` codes of the positions.
     oriented : ndarray of bool, shape (C,)
         True where `orientation` means something.
     region : tuple of (str or None)
         Atlas region of each contact, where the source gave one.
+    reference : tuple of (str or None)
+        What each potential is taken against: an electrode, ``A1+A2``, ``average``,
+        ``laplacian``; None where that is not known, and for MEG. Where it is an electrode that
+        ends the channel's own name (``Fp1-F7``), the channel is a bipolar derivation, and its
+        position midway between the two.
     """
 
     ch_names: tuple[str, ...]
@@ -92,9 +60,12 @@ class Sensors:
     known: np.ndarray
     oriented: np.ndarray
     region: tuple[str | None, ...]
+    reference: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ch_names)
+        if not self.reference:
+            object.__setattr__(self, "reference", (None,) * n)
         shapes = {
             "kind": (n,),
             "position": (n, 3),
@@ -108,6 +79,8 @@ class Sensors:
                 raise SensorError(f"sensors: {name} has shape {found}, expected {shape}")
         if len(self.region) != n:
             raise SensorError(f"sensors: {len(self.region)} regions for {n} channels")
+        if len(self.reference) != n:
+            raise SensorError(f"sensors: {len(self.reference)} references for {n} channels")
         if len(set(self.ch_names)) != n:
             twice = sorted({c for c in self.ch_names if self.ch_names.count(c) > 1})
             raise SensorError(
@@ -137,6 +110,12 @@ class Sensors:
         """True where a position is known, shape (C,)."""
         return self.known != Knowledge.ABSENT
 
+    @property
+    def bipolar(self) -> np.ndarray:
+        """True where a channel is the difference of two electrodes, shape (C,)."""
+        pairs = zip(self.ch_names, self.reference, strict=True)
+        return np.array([bool(ref) and name.endswith(f"-{ref}") for name, ref in pairs], bool)
+
     def of_kind(self, kind: SensorKind) -> np.ndarray:
         """Return the indices of the channels of one kind, shape (n,)."""
         return np.flatnonzero(self.kind == kind)
@@ -152,6 +131,7 @@ class Sensors:
             known=self.known[at],
             oriented=self.oriented[at],
             region=tuple(self.region[i] for i in at),
+            reference=tuple(self.reference[i] for i in at),
         )
 
     def evolve(self, **changes: Any) -> Sensors:
@@ -168,6 +148,7 @@ class Sensors:
             "known": [Knowledge(k).name.lower() for k in self.known],
             "oriented": [bool(v) for v in self.oriented],
             "region": list(self.region),
+            "reference": list(self.reference),
         }
 
     @classmethod
@@ -182,137 +163,18 @@ class Sensors:
             known=np.array([Knowledge[k.upper()] for k in table["known"]], np.int8),
             oriented=np.asarray(table["oriented"], bool),
             region=tuple(table["region"]),
+            # stores of before references were recorded
+            reference=tuple(table.get("reference", ())),
         )
-
-
-# ---------------------------------------------------------------------------------------
-# Names
-
-_OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
-_PREFIX = re.compile(r"^(?:EEG|POL)[\s_:]+", re.IGNORECASE)
-_REFERENCE = re.compile(r"[\s_-]+(?:REF|LE|AR|AVG?|CAR|A1|A2|A1A2|M1|M2)$", re.IGNORECASE)
-
-
-def normalise_name(name: str) -> str:
-    """Return the 10-05 spelling of an EEG channel name, or the name stripped.
-
-    ``EEG Fp1-Ref``, ``FP1`` and ``Fp1.`` become ``Fp1``; ``T3`` becomes ``T7``. A name
-    that is no 10-05 position, a bipolar derivation such as ``F3-C3`` among them, is only
-    stripped of blanks, prefix and trailing dots.
-
-    Parameters
-    ----------
-    name : str
-        The channel's name as its file has it.
-
-    Returns
-    -------
-    str
-        The normalised name.
-    """
-    bare = _PREFIX.sub("", name.strip()).strip().rstrip(".").strip()
-    known = _spellings()
-    for candidate in (bare, _REFERENCE.sub("", bare)):
-        upper = candidate.upper()
-        upper = _OLD_NAMES.get(upper, upper)
-        if upper in known:
-            return known[upper]
-    return bare if re.search(r"[^\W\d]", bare) else name.strip()
-
-
-@cache
-def _spellings() -> dict[str, str]:
-    return {name.upper(): name for name in template_positions()}
-
-
-@cache
-def template_positions() -> dict[str, tuple[float, ...]]:
-    """Positions of the 10-05 system in the head frame, in metres.
-
-    The template is MNE's 10-05 montage on the Colin27 head, moved to the frame of its own
-    fiducials as ``Raw.set_montage`` does.
-    """
-    import mne
-
-    names = mne.channels.get_builtin_montages()  # MNE 1.13 renames the montage
-    name = "colin27_1005" if "colin27_1005" in names else "standard_1005"
-    montage = mne.channels.make_standard_montage(name)
-    info = mne.create_info(montage.ch_names, 100.0, "eeg")
-    info.set_montage(montage)
-    return {ch["ch_name"]: tuple(float(v) for v in ch["loc"][:3]) for ch in info["chs"]}
-
-
-# ---------------------------------------------------------------------------------------
-# From MNE
-
-
-def kind_of(ch: dict[str, Any]) -> SensorKind | None:
-    """Return the kind of an MNE channel from its integer codes; None if not a brain sensor.
-
-    Parameters
-    ----------
-    ch : dict
-        One entry of ``info["chs"]``.
-
-    Raises
-    ------
-    SensorError
-        If the channel is MEG and its coil code is none this version knows.
-    """
-    from mne._fiff.constants import FIFF
-
-    electric = {
-        int(FIFF.FIFFV_EEG_CH): SensorKind.EEG,
-        int(FIFF.FIFFV_SEEG_CH): SensorKind.SEEG,
-        int(FIFF.FIFFV_ECOG_CH): SensorKind.ECOG,
-        int(FIFF.FIFFV_DBS_CH): SensorKind.DBS,
-    }
-    code = int(ch["kind"])
-    if code in electric:
-        return electric[code]
-    if code == int(FIFF.FIFFV_REF_MEG_CH):
-        return SensorKind.REF_MEG
-    if code != int(FIFF.FIFFV_MEG_CH):
-        return None
-    coil = int(ch["coil_type"]) & 0xFFFF  # the upper half holds the CTF compensation grade
-    kind = _coil_kinds().get(coil)
-    if kind is None:
-        raise SensorError(
-            f"MEG channel {ch['ch_name']!r} has coil type {coil}, which is not known",
-            hint="exclude the channel in the config's `channels`, or report the device",
-        )
-    return kind
-
-
-@cache
-def _coil_kinds() -> dict[int, SensorKind]:
-    from mne._fiff.constants import FIFF
-
-    families = {
-        SensorKind.GRAD_PLANAR: """VV_PLANAR_W VV_PLANAR_T1 VV_PLANAR_T2 VV_PLANAR_T3
-            VV_PLANAR_T4 NM_122""",
-        SensorKind.MAG: """VV_MAG_W VV_MAG_T1 VV_MAG_T2 VV_MAG_T3 VV_MAG_T4 MAGNES_MAG
-            BABY_MAG POINT_MAGNETOMETER""",
-        SensorKind.GRAD_AXIAL: """AXIAL_GRAD_5CM CTF_GRAD MAGNES_GRAD KIT_GRAD BABY_GRAD
-            ARTEMIS123_GRAD KRISS_GRAD COMPUMEDICS_ADULT_GRAD COMPUMEDICS_PEDIATRIC_GRAD""",
-        SensorKind.OPM: """QUSPIN_ZFOPM_MAG QUSPIN_ZFOPM_MAG2 FIELDLINE_OPM_MAG_GEN1
-            KERNEL_OPM_MAG_GEN1""",
-    }
-    codes = {}
-    for kind, names in families.items():
-        for name in names.split():
-            code = FIFF.get(f"FIFFV_COIL_{name}")
-            if code is not None:
-                codes[int(code)] = kind
-    return codes
 
 
 def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sensors:
-    """Read kinds, positions and orientations of brain sensors from an MNE info.
+    """Read kinds, positions, orientations and references of brain sensors from an MNE info.
 
     EEG names are normalised; EEG channels without a digitised position get the 10-05
-    template's by name, marked as such. MEG positions and normals are moved to the head
-    frame by the device-to-head transform where the file has one.
+    template's by name, marked as such. A bipolar derivation gets the point midway between its
+    electrodes, and keeps the second one as its reference. MEG positions and orientations are
+    moved to the head frame by the device-to-head transform where the file has one.
 
     Parameters
     ----------
@@ -329,18 +191,22 @@ def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sen
     Raises
     ------
     SensorError
-        If a picked channel is not a brain sensor, or a coil code is not known.
+        If a picked channel is not a brain sensor, is in another unit than its kind, or a coil
+        code is not known.
     """
     chosen = list(picks) if picks is not None else brain_picks(info)
-    rows = [_row(info["chs"][i], info["dev_head_t"]) for i in chosen]
+    leads = _leads(info)
+    rows = [read_channel(info["chs"][i], leads.get(i), info["dev_head_t"]) for i in chosen]
+    average = _average_reference(info)
     return Sensors(
         ch_names=tuple(r[0] for r in rows),
         kind=np.array([r[1] for r in rows], np.int8),
         position=np.array([r[2] for r in rows], np.float32).reshape(-1, 3),
         orientation=np.array([r[3] for r in rows], np.float32).reshape(-1, 3),
         known=np.array([r[4] for r in rows], np.int8),
-        oriented=np.array([r[5] for r in rows], bool),
+        oriented=np.array([np.any(r[3]) for r in rows], bool),
         region=(None,) * len(rows),
+        reference=tuple("average" if average and r[1] is SensorKind.EEG else r[5] for r in rows),
     )
 
 
@@ -349,43 +215,12 @@ def brain_picks(info: mne.Info) -> list[int]:
     return [i for i, ch in enumerate(info["chs"]) if kind_of(ch) is not None]
 
 
-_Row = tuple[str, SensorKind, np.ndarray, np.ndarray, Knowledge, bool]
+def _leads(info: mne.Info) -> dict[int, Lead]:
+    """Read the names of all EEG channels together, whichever are picked."""
+    eeg = [i for i, ch in enumerate(info["chs"]) if int(ch["kind"]) == EEG_CH]
+    return dict(zip(eeg, read_leads([info["chs"][i]["ch_name"] for i in eeg]), strict=True))
 
 
-def _row(ch: dict[str, Any], dev_head_t: dict[str, Any] | None) -> _Row:
-    kind = kind_of(ch)
-    if kind is None:
-        raise SensorError(f"channel {ch['ch_name']!r} is not a brain sensor")
-    name = normalise_name(ch["ch_name"]) if kind is SensorKind.EEG else ch["ch_name"].strip()
-    zero = np.zeros(3, np.float32)
-    loc = np.asarray(ch["loc"], float)
-    measured = np.isfinite(loc[:3]).all() and np.abs(loc[:3]).max() > 1e-6
-    if kind in MEG_KINDS:
-        if not measured:
-            return name, kind, zero, zero, Knowledge.ABSENT, False
-        position, normal, known = _coil_in_head(ch, loc, dev_head_t)
-        return name, kind, position, normal, known, bool(np.any(normal))
-    if measured and int(ch["coord_frame"]) == 4:  # FIFFV_COORD_HEAD
-        return name, kind, loc[:3].astype(np.float32), zero, Knowledge.MEASURED, False
-    if kind is SensorKind.EEG and name in template_positions():
-        position = np.array(template_positions()[name], np.float32)
-        return name, kind, position, zero, Knowledge.TEMPLATE, False
-    return name, kind, zero, zero, Knowledge.ABSENT, False
-
-
-def _coil_in_head(
-    ch: dict[str, Any], loc: np.ndarray, dev_head_t: dict[str, Any] | None
-) -> tuple[np.ndarray, np.ndarray, Knowledge]:
-    position, normal = loc[:3], loc[9:12]
-    norm = np.linalg.norm(normal)
-    has_normal = np.isfinite(norm) and norm > 1e-6
-    normal = normal / norm if has_normal else np.zeros(3)
-    known = Knowledge.MEASURED
-    if int(ch["coord_frame"]) != 4:
-        if dev_head_t is None:
-            known = Knowledge.DEVICE
-        else:
-            trans = np.asarray(dev_head_t["trans"], float)
-            position = trans[:3, :3] @ position + trans[:3, 3]
-            normal = trans[:3, :3] @ normal
-    return position.astype(np.float32), normal.astype(np.float32), known
+def _average_reference(info: mne.Info) -> bool:
+    """Tell whether an average reference has been applied as a projection."""
+    return any(p["active"] and int(p["kind"]) == _EEG_AVREF for p in info["projs"])

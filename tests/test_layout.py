@@ -12,7 +12,17 @@ LINKED = ("configs", "preprocessing", "tokenizers", "pretrain", "finetune")
 
 # Each room with its floor. On floors 0, 3 and 5 a file may also import those left of it.
 FLOORS = [
-    ["errors", "files", "config", "sensors", "signals", "contract"],
+    [
+        "errors",
+        "files",
+        "config",
+        "kinds",
+        "electrodes",
+        "mne_channel",
+        "sensors",
+        "signals",
+        "contract",
+    ],
     ["store", "data", "nn", "training", "report", "simulate"],
     ["preprocessing", "tokenizers", "backbones"],
     ["published", "encoder", "embedding", "checkpoint"],

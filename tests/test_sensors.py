@@ -3,16 +3,9 @@ import numpy as np
 import pytest
 from mne._fiff.constants import FIFF
 
+from neurofm.electrodes import normalise_name, template_positions
 from neurofm.errors import SensorError
-from neurofm.sensors import (
-    Knowledge,
-    SensorKind,
-    Sensors,
-    kind_of,
-    normalise_name,
-    sensors_from_info,
-    template_positions,
-)
+from neurofm.sensors import Knowledge, SensorKind, Sensors, kind_of, sensors_from_info
 
 
 @pytest.mark.parametrize(
@@ -22,7 +15,8 @@ from neurofm.sensors import (
         ("t4", "T8"), ("EEG T5-LE", "P7"), ("T6-A1", "P8"), ("EEG Cz ", "Cz"), ("POL FZ", "Fz"),
         ("AFP3h", "AFp3h"),
         # neither a derivation nor a foreign name may be taken for a position
-        ("FZ-CZ", "FZ-CZ"), ("F3-C3", "F3-C3"), ("L'1", "L'1"), ("EEG 001", "EEG 001"),
+        ("FZ-CZ", "Fz-Cz"), ("F3-C3", "F3-C3"), ("L'1", "L'1"), ("EEG 001", "EEG 001"),
+        ("EEG FP1-F7", "Fp1-F7"), ("T3 - C3", "T7-C3"), ("EEG A2-A1", "A2-A1"),
     ],
 )  # fmt: skip
 def test_names_of_the_wild_are_normalised(wild, tame):

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from neurofm.sensors import template_positions
+from neurofm.electrodes import template_positions
 from neurofm.simulate.config import SimulateConfig, rng_for
 
 TEN_TWENTY = "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2"

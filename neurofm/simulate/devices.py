@@ -9,7 +9,7 @@ import mne
 import numpy as np
 from mne._fiff.constants import FIFF
 
-from neurofm.sensors import normalise_name
+from neurofm.electrodes import normalise_name
 from neurofm.simulate.anatomy import Anatomy, fibonacci, landmark, unit
 
 HELMET_RADIUS = 0.12

@@ -8,8 +8,9 @@ from scipy.signal import welch
 
 from neurofm.config import load_config
 from neurofm.contract import check_amplitude
+from neurofm.electrodes import normalise_name
 from neurofm.errors import ConfigError
-from neurofm.sensors import Knowledge, SensorKind, normalise_name, sensors_from_info
+from neurofm.sensors import Knowledge, SensorKind, sensors_from_info
 from neurofm.simulate.config import SimulateConfig
 from neurofm.simulate.devices import DEVICES
 from neurofm.simulate.run import plan, run
