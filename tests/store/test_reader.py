@@ -14,7 +14,7 @@ from neurofm.errors import StoreError
 from neurofm.sensors import Sensors
 from neurofm.signals import Entities, Recording
 from neurofm.store.reader import open_store
-from neurofm.store.shard import ShardReader
+from neurofm.store.windows import ShardReader
 from neurofm.store.writer import commit, create_store, write_recording
 
 CONTRACT = SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0)
@@ -150,7 +150,7 @@ def test_a_damaged_chunk_does_not_spoil_the_one_read_before(path):
     store.read("d_sub-anna", 0, 0.5)
     shard = shard_of(path, "anna")
     damaged = bytearray(shard.read_bytes())
-    offset, length = store._shards._shard(store._array("d_sub-anna"), 0).entries[1]
+    offset, length = store._shards._shard(store._array("d_sub-anna"), 0).entries[1].tolist()
     damaged[offset + length - 20 : offset + length - 4] = bytes(16)
     shard.write_bytes(damaged)
     for _ in range(2):
