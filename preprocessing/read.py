@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 import warnings
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import mne
 
+from neurofm.config import Config
 from neurofm.errors import SourceError
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.verify import companions, verify
@@ -19,13 +21,54 @@ READER_FAILURES = (
 )  # fmt: skip
 
 
-def open_raw(path: Path) -> tuple[mne.io.BaseRaw, Facts]:
+class Reader(Config):
+    """How a file becomes an MNE recording.
+
+    A reader looks at the bytes first, then opens the file without reading its samples.
+    """
+
+    library: ClassVar[str] = "MNE"
+
+    def look(self, path: Path) -> Facts:
+        """Check the file before anyone opens it; see `verify.verify`."""
+        return verify(path)
+
+    def companions(self, path: Path) -> list[Path]:
+        """Return the files that are read with it, there or not."""
+        return companions(path)
+
+    def claims(self, inside: str) -> bool:
+        """Tell whether a path below the source's root is a recording, where no glob says it."""
+        return True
+
+    def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
+        """Open the file; what is worth knowing is added to `facts`."""
+        raise NotImplementedError
+
+
+class AutoReader(Reader):
+    """By the file's extension, as `mne.io.read_raw` does; XDF through pyxdf."""
+
+    name: Literal["auto"] = "auto"
+
+    def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
+        """Open whatever MNE has a reader for."""
+        if path.suffix.lower() == ".xdf":
+            from neurofm.preprocessing.xdf import XdfReader
+
+            return XdfReader().raw(path, facts)
+        return mne.io.read_raw(path, preload=False, verbose="warning")
+
+
+def open_raw(path: Path, reader: Reader | None = None) -> tuple[mne.io.BaseRaw, Facts]:
     """Open a recording without reading its samples.
 
     Parameters
     ----------
     path : Path
         A file, or the folder of a format that is one.
+    reader : Reader, optional
+        How to read it. By default its extension decides.
 
     Returns
     -------
@@ -40,8 +83,9 @@ def open_raw(path: Path) -> tuple[mne.io.BaseRaw, Facts]:
         If the file is not what its name says, is cut short, lacks a companion file, or MNE
         cannot read it.
     """
-    facts = verify(path)
-    for companion in companions(path):
+    reader = reader or AutoReader()
+    facts = reader.look(path)
+    for companion in reader.companions(path):
         if not companion.is_file():
             raise SourceError(
                 f"{path}: its companion file {companion.name!r} is missing",
@@ -50,7 +94,9 @@ def open_raw(path: Path) -> tuple[mne.io.BaseRaw, Facts]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            raw = mne.io.read_raw(path, preload=False, verbose="warning")
+            raw = reader.raw(path, facts)
+        except SourceError:
+            raise
         except FileNotFoundError as error:
             raise SourceError(
                 f"{path}: a companion file is missing: {error}",
@@ -58,7 +104,7 @@ def open_raw(path: Path) -> tuple[mne.io.BaseRaw, Facts]:
             ) from error
         except READER_FAILURES as error:
             raise SourceError(
-                f"{path}: MNE cannot read it: {type(error).__name__}: {error}",
+                f"{path}: {reader.library} cannot read it: {type(error).__name__}: {error}",
                 hint="convert the recording with MNE or MNE-BIDS first, or exclude it",
             ) from error
     facts.notes += _messages(caught)

@@ -16,6 +16,7 @@ from pydantic import Field
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import SourceError, StoreError
+from neurofm.preprocessing.account import COMPANION, OTHER, account
 from neurofm.preprocessing.pool import WorkerPool
 from neurofm.preprocessing.report import (
     FILE_NAME,
@@ -32,6 +33,7 @@ from neurofm.store.reader import Store, open_store
 from neurofm.store.writer import commit, create_store, recover
 
 _COMMIT_EVERY_S = 1.0
+_ROLES = (COMPANION, OTHER)
 
 
 class PreprocessConfig(Config):
@@ -49,6 +51,8 @@ class PreprocessConfig(Config):
         What every recording is made to be.
     sources : list of SourceConfig
         Which files, and how to read them.
+    every_file : bool
+        Give every file below `root` a row in the report, also those that no source asks for.
     workers : int or "auto"
         Processes; ``auto`` takes one per core, 0 works without any.
     """
@@ -58,6 +62,7 @@ class PreprocessConfig(Config):
     store: str
     contract: SignalContract
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    every_file: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
 
@@ -82,7 +87,8 @@ class PreprocessResult:
     def summary(self) -> str:
         """Return counts, and the reasons of what was refused."""
         counts = self.report["status"].value_counts()
-        listed = ", ".join(f"{counts.get(s, 0)} {s}" for s in ("kept", "skipped", "refused"))
+        words = ("kept", "skipped", "refused", *(s for s in _ROLES if s in counts))
+        listed = ", ".join(f"{counts.get(s, 0)} {s}" for s in words)
         lines = [f"{len(self.report)} files: {listed}"]
         lines += _reasons(self.report)
         lines.append(f"store:  {self.store}\nreport: {self.store / FILE_NAME}")
@@ -92,12 +98,17 @@ class PreprocessResult:
 def plan(config: PreprocessConfig) -> str:
     """List the files and what each would be called; no signal is read, nothing is written."""
     lines = []
-    for item in discover(Path(config.root), config.dataset, config.sources):
+    for item in _find(config):
         if item.entities is not None and item.problem is None:
             lines.append(f"{item.relative} -> {item.entities.recording_id}")
         else:
             lines.append(f"{item.relative}: {item.skipped or item.problem}")
     return "\n".join([*lines, f"{len(lines)} files -> {config.store}"])
+
+
+def _find(config: PreprocessConfig) -> list[Found]:
+    found = discover(Path(config.root), config.dataset, config.sources)
+    return found + account(Path(config.root), found) if config.every_file else found
 
 
 def run(config: PreprocessConfig) -> PreprocessResult:
@@ -126,7 +137,7 @@ def run(config: PreprocessConfig) -> PreprocessResult:
         If something else is at its path, or it cannot be written.
     """
     store = Path(config.store)
-    found = discover(Path(config.root), config.dataset, config.sources)
+    found = _find(config)
     create_store(store, config.contract)
     recover(store)
     rows, tasks = _sort_out(config, found, open_store(store))
@@ -155,10 +166,10 @@ def _sort_out(
     there = set(store.index["recording_id"])
     rows, tasks = [], []
     for item in found:
-        row = {"dataset": config.dataset, "path": item.relative}
+        row = {"dataset": item.source.dataset or config.dataset, "path": item.relative}
         if item.entities is None or item.problem is not None:
             name = item.entities.recording_id if item.entities else ""
-            skipped = {"status": "skipped", "reason": item.skipped}
+            skipped = {"status": item.role or "skipped", "reason": item.skipped}
             verdict = refusal(item.problem) if item.problem else skipped
             rows.append({**row, "recording_id": name, **verdict})
             continue
@@ -258,7 +269,7 @@ def _row_of_outcome(task: Task, outcome: Outcome) -> dict[str, Any]:
 
 def _reasons(report: pd.DataFrame, most: int = 10) -> list[str]:
     """List what was refused, and what was skipped for want of files, up to a screenful."""
-    worth = (report["status"] != "kept") & (report["reason"] != IN_STORE)
+    worth = report["status"].isin(["skipped", "refused"]) & (report["reason"] != IN_STORE)
     told = report[worth].sort_values("status")
     lines = [f"  {row.status} {row.path}: {row.reason}" for row in told.head(most).itertuples()]
     more = len(told) - most

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,21 +14,15 @@ from pydantic import Field, field_validator
 from neurofm.config import Config
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.channels import ChannelType
-from neurofm.preprocessing.events import EventsConfig
+from neurofm.preprocessing.events import EventsConfig, companion_path
 from neurofm.preprocessing.naming import entities_of, matches, pattern_regex
+from neurofm.preprocessing.read import AutoReader
+from neurofm.preprocessing.readers import AnyReader
+from neurofm.preprocessing.roles import FOLDERS, has_known_extension, not_its_own
 from neurofm.signals import Entities
 
-FILES = (
-    ".fif", ".fif.gz", ".edf", ".bdf", ".gdf", ".vhdr", ".ahdr", ".set", ".cnt", ".sqd", ".con",
-    ".cdt", ".dap", ".lay", ".nedf", ".ns3",
-)  # fmt: skip
-FOLDERS = (".ds", ".mff", ".mefd")
-_NOT_RAW = re.compile(
-    r"[-_](?:eve|epo|ave|cov|fwd|inv|trans|proj|ica|src|sol|annot|sss_head_pos)\.fif(?:\.gz)?$"
-)
-_LATER_PART = re.compile(
-    r"^(?P<stem>.+?)(?:-(?P<n>\d{1,2})|_split-(?P<bids>\d{2})(?P<rest>_\w+)?)\.fif$"
-)
+# what a source says that a store made before it could be said does not know of
+_LATER = ("reader",)
 
 
 class SourceConfig(Config):
@@ -39,6 +32,11 @@ class SourceConfig(Config):
     ----------
     root : str
         Folder of the files, relative to the config's own `root`.
+    dataset : str
+        Name of the data set, where it is not the config's.
+    reader : Reader
+        How the files are read, chosen by `name`: ``auto`` (by extension), ``bids``, ``bti``,
+        ``kit``, ``nicolet``, ``array``, ``table`` or ``xdf``.
     include, exclude : tuple of str
         Globs over the path relative to `root`, with ``*``, ``?`` and ``**``; square brackets
         stand for themselves. By default every file with an extension that is read.
@@ -58,6 +56,8 @@ class SourceConfig(Config):
     """
 
     root: str = "."
+    dataset: str = ""
+    reader: AnyReader = AutoReader()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     pattern: str | None = None
@@ -79,9 +79,17 @@ class SourceConfig(Config):
 
     def reading(self) -> dict[str, Any]:
         """Return, as plain values, what is done to a file of this source wherever it lies."""
-        return self.model_dump(
-            mode="json", include={"unit_scale", "channels", "events", "allow_unlocated"}
-        )
+        said = {"unit_scale", "channels", "events", "allow_unlocated"}
+        fields = type(self).model_fields
+        said |= {name for name in _LATER if getattr(self, name) != fields[name].default}
+        return self.model_dump(mode="json", include=said)
+
+    def files(self, path: Path) -> list[Path]:
+        """Return every file a recording is made of, there or not; the recording first."""
+        own = [] if path.is_dir() else [path]
+        pattern = self.events.companion
+        events = [companion_path(path, pattern)] if pattern else []
+        return own + self.reader.companions(path) + events
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,8 @@ class Found:
         Why it cannot be read.
     skipped : str
         Why it is no recording of its own.
+    role : str
+        What it is, for the report, if it is no recording: ``companion`` or ``other``.
     nothing : bool
         True if this stands for a source without files.
     """
@@ -112,6 +122,7 @@ class Found:
     entities: Entities | None = None
     problem: NeurofmError | None = None
     skipped: str = ""
+    role: str = ""
     nothing: bool = False
 
 
@@ -171,24 +182,34 @@ def _nothing(folder: Path, source: SourceConfig) -> Found:
 def _of_source(folder: Path, root: Path, dataset: str, source: SourceConfig) -> Iterator[Found]:
     for path in _walk(folder):
         inside = path.relative_to(folder).as_posix()
-        asked = matches(inside, source.include) if source.include else _has_known_extension(path)
-        if not asked or matches(inside, source.exclude):
+        if not _is_asked_for(path, inside, source) or matches(inside, source.exclude):
             continue
         item = Found(
             path=path, relative=Path(os.path.relpath(path, root)).as_posix(), source=source
         )
-        if why := _not_its_own(path):
+        if why := not_its_own(path):
             # a companion that nobody asked for by name deserves no row
             if source.include:
                 yield replace(item, skipped=why)
             continue
         fixed = {name: getattr(source, name) for name in ("subject", "session", "task", "run")}
         try:
-            entities = entities_of(inside, dataset=dataset, pattern=source.pattern, fixed=fixed)
+            entities = entities_of(
+                inside,
+                dataset=source.dataset or dataset,
+                pattern=source.pattern,
+                fixed=fixed,
+            )
         except SourceError as error:
             yield replace(item, problem=error)
         else:
             yield replace(item, entities=entities)
+
+
+def _is_asked_for(path: Path, inside: str, source: SourceConfig) -> bool:
+    if source.include:
+        return matches(inside, source.include)
+    return has_known_extension(path) and source.reader.claims(inside)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -203,38 +224,6 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted([*files, *whole]):
             if not name.startswith("."):
                 yield Path(here) / name
-
-
-def _has_known_extension(path: Path) -> bool:
-    return path.name.lower().endswith(FOLDERS + FILES)
-
-
-def _not_its_own(path: Path) -> str:
-    name = path.name
-    if _NOT_RAW.search(name):
-        return "not a continuous recording"
-    if name.lower().endswith((".vmrk", ".fdt")):
-        return "belongs to a header file"
-    if name.lower().endswith(".eeg") and any(
-        path.with_suffix(header).is_file() for header in (".vhdr", ".VHDR", ".ahdr")
-    ):
-        return "belongs to a header file"
-    if (first := _first_part(path)) is not None:
-        return f"a later part of {first.name}"
-    return ""
-
-
-def _first_part(path: Path) -> Path | None:
-    match = _LATER_PART.match(path.name)
-    if match is None:
-        return None
-    if match["n"]:
-        first = path.with_name(f"{match['stem']}.fif")
-    elif int(match["bids"]) > 1:
-        first = path.with_name(f"{match['stem']}_split-01{match['rest'] or ''}.fif")
-    else:
-        return None
-    return first if first.exists() else None
 
 
 def _refuse_duplicates(found: list[Found]) -> list[Found]:

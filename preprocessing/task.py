@@ -17,7 +17,6 @@ from neurofm.preprocessing.harmonise import dropped_channels, harmonise, notes_o
 from neurofm.preprocessing.quality import measure_quality
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.sources import SourceConfig
-from neurofm.preprocessing.verify import companions
 from neurofm.signals import Entities, Recording
 from neurofm.store.writer import write_recording
 
@@ -90,7 +89,7 @@ def preprocess_one(task: Task) -> Outcome:
 
 
 def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
-    raw, facts = open_raw(task.path)
+    raw, facts = open_raw(task.path, task.source.reader)
     recording = recording_from_raw(
         raw,
         task.entities,
@@ -186,9 +185,7 @@ def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
 
 def files_of(task: Task) -> list[Path]:
     """Return every file a recording is made of, its companions included."""
-    own = [] if task.path.is_dir() else [task.path]
-    events = _events_file(task)
-    return own + companions(task.path) + ([events] if events else [])
+    return task.source.files(task.path)
 
 
 def stat_of(files: Iterable[Path]) -> tuple[int, int]:

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 from neurofm.errors import SourceError
+from neurofm.preprocessing.curry import curry_parts, verify_curry
 from neurofm.preprocessing.edf import verify_edf
 from neurofm.preprocessing.fif import verify_fif, verify_fif_gz
 from neurofm.preprocessing.magic import Facts, refuse_placeholder, wrong_format
+
+_CURRY = (".cdt", ".dap", ".dat", ".rs3")
 
 
 def verify(path: Path) -> Facts:
@@ -36,23 +39,30 @@ def verify(path: Path) -> Facts:
         raise SourceError(f"{path}: the file is {what}", hint="fetch the file's content")
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: the file is empty (0 bytes)", hint="download it again")
+    name = path.name.lower()
     with path.open("rb") as file:
         head = file.read(512)
         refuse_placeholder(path, head)
-        name = path.name.lower()
+        _refuse_another_format(path, head)
         if name.endswith((".edf", ".bdf")):
             return verify_edf(path, file, head)
-        if name.endswith(".gdf") and not head.startswith(b"GDF "):
-            raise wrong_format(path, "GDF", head)
-        if name.endswith((".vhdr", ".ahdr")) and b"Data Exchange Header" not in head:
-            raise wrong_format(path, "a BrainVision header", head)
-        if name.endswith(".set") and not _is_matlab(head):
-            raise wrong_format(path, "a MATLAB file (EEGLAB)", head)
+        if name.endswith(_CURRY):
+            return verify_curry(path)
         if name.endswith(".fif"):
             verify_fif(path, file)
-    if path.name.lower().endswith(".fif.gz"):
+    if name.endswith(".fif.gz"):
         verify_fif_gz(path, head)
     return Facts()
+
+
+def _refuse_another_format(path: Path, head: bytes) -> None:
+    name = path.name.lower()
+    if name.endswith(".gdf") and not head.startswith(b"GDF "):
+        raise wrong_format(path, "GDF", head)
+    if name.endswith((".vhdr", ".ahdr")) and b"Data Exchange Header" not in head:
+        raise wrong_format(path, "a BrainVision header", head)
+    if name.endswith(".set") and not _is_matlab(head):
+        raise wrong_format(path, "a MATLAB file (EEGLAB)", head)
 
 
 def _is_matlab(head: bytes) -> bool:
@@ -86,6 +96,8 @@ def companions(path: Path) -> list[Path]:
         stem = path.name[: -len(path.suffix)]
         names = [value.replace("$b", stem) for _, value in _BV_KEY.findall(text)]
         return [path.with_name(Path(value).name) for value in names]
+    if name.endswith(_CURRY):
+        return [part for part in curry_parts(path) if part != path]
     if name.endswith(".set") and path.with_suffix(".fdt").is_file():
         return [path.with_suffix(".fdt")]
     if name.endswith(".fif"):

@@ -22,7 +22,6 @@ REFUSED = {
     "missing_eeg_file.vhdr": r"companion file 'not_there\.eeg' is missing",
     "events_out_of_range-eve.fif": "MNE cannot read it: ValueError",
     "muse_gap_and_garbage.csv": r"MNE cannot read it: ValueError: Unsupported file type \(\.csv\)",
-    "curry_sfreq_0/test_sfreq_0.dat": "MNE cannot read it: RuntimeError",
 }
 
 
@@ -42,6 +41,24 @@ def test_an_unknown_number_of_records_is_counted_and_told(test_data):
 def test_a_channel_without_physical_range_is_told(test_data):
     _, facts = open_raw(test_data / "broken" / "physmin_eq_physmax.edf")
     assert facts.unusable == {"Fcz.": "physical minimum and maximum are both 0"}
+
+
+@pytest.mark.parametrize("ending", ["dap", "dat"])
+def test_a_rate_of_zero_is_repaired_by_the_time_between_samples(test_data, ending):
+    raw, facts = open_raw(test_data / "broken" / "curry_sfreq_0" / f"test_sfreq_0.{ending}")
+    assert raw.info["sfreq"] == 500
+    assert any("header is 0 Hz; 500 Hz follow from the 2000 micros" in n for n in facts.notes)
+
+
+def test_a_rate_of_zero_that_nothing_else_tells_is_refused(tmp_path, test_data):
+    for part in (test_data / "broken" / "curry_sfreq_0").iterdir():
+        shutil.copy(part, tmp_path / part.name)
+    header = tmp_path / "test_sfreq_0.dap"
+    text = header.read_text(encoding="latin-1").replace("=  2000", "=  0")
+    header.chmod(0o644)
+    header.write_text(text, encoding="latin-1")
+    with pytest.raises(SourceError, match=r"the sampling rate in 'test_sfreq_0\.dap' is 0 Hz"):
+        open_raw(header)
 
 
 def test_duplicate_labels_are_told(test_data):

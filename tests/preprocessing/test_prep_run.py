@@ -107,10 +107,10 @@ def test_the_batch_goes_on_when_files_are_broken(recordings, make_config, test_d
 def test_an_error_nobody_thought_of_becomes_a_row(recordings, make_config, monkeypatch):
     from neurofm.preprocessing import task
 
-    def fail(path):
+    def fail(path, *rest):
         if "sub-2" in path.name:
             raise ZeroDivisionError("once in a blue moon")
-        return real(path)
+        return real(path, *rest)
 
     real = task.open_raw
     monkeypatch.setattr(task, "open_raw", fail)
@@ -249,10 +249,10 @@ def test_interrupting_keeps_what_is_finished(recordings, make_config, monkeypatc
 
     real = task.open_raw
 
-    def interrupt(path):
+    def interrupt(path, *rest):
         if "sub-3" in path.name:
             raise KeyboardInterrupt
-        return real(path)
+        return real(path, *rest)
 
     monkeypatch.setattr(task, "open_raw", interrupt)
     config = make_config()

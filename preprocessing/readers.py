@@ -1,0 +1,26 @@
+"""Every way to read a file, by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from neurofm.preprocessing.arrays import ArrayReader
+from neurofm.preprocessing.bids import BidsReader
+from neurofm.preprocessing.read import AutoReader
+from neurofm.preprocessing.tables import TableReader
+from neurofm.preprocessing.vendors import BtiReader, KitReader, NicoletReader
+from neurofm.preprocessing.xdf import XdfReader
+
+AnyReader = Annotated[
+    AutoReader
+    | BidsReader
+    | BtiReader
+    | KitReader
+    | NicoletReader
+    | ArrayReader
+    | TableReader
+    | XdfReader,
+    Field(discriminator="name"),
+]
