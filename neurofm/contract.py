@@ -13,7 +13,9 @@ from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import whole_samples
 
 KindName = Literal["eeg", "mag", "grad_planar", "grad_axial", "opm", "seeg", "ecog", "dbs"]
-Reference = Literal["as_recorded", "average"]
+Reference = Literal["as_recorded", "average", "bipolar", "laplacian"]
+# contacts have neighbours along a shaft; electrodes of a cap and coils have not
+_ON_SHAFTS = ("seeg", "ecog", "dbs")
 Normalisation = Literal["channel", "kind", "group", "quantile", "fixed"]
 
 # Robust standard deviation of band-passed signals, (low, high) in the kind's SI unit: wide
@@ -44,8 +46,10 @@ class SignalContract(Config):
     line_hz : "auto", "none" or float
         Mains frequency whose harmonics are notched; ``auto`` finds 50 or 60 Hz in the
         spectrum.
-    reference : {kind: "as_recorded" or "average"}
-        Reference per electric kind; kinds not named stay as recorded.
+    reference : {kind: "as_recorded", "average", "bipolar" or "laplacian"}
+        Reference per kind; kinds not named stay as recorded. ``bipolar`` and ``laplacian`` are
+        for intracranial contacts: differences along a shaft, and each contact against those
+        beside it.
     normalisation : "channel", "kind", "group", "quantile" or "fixed"
         What makes a signal unitless. Each channel is divided by its robust standard deviation
         over the recording (``channel``), by the median of these over its kind (``kind``: weak
@@ -92,6 +96,12 @@ class SignalContract(Config):
             raise ValueError(f"window_s: {error}") from None
         if not self.kinds:
             raise ValueError("kinds is empty: no channel would be kept")
+        for kind, how in self.reference.items():
+            if how in ("bipolar", "laplacian") and kind not in _ON_SHAFTS:
+                raise ValueError(
+                    f"reference.{kind} is {how}, which is for contacts of a shaft or a grid: "
+                    f"{', '.join(_ON_SHAFTS)}"
+                )
         self._normalisable()
         return self
 

@@ -134,6 +134,20 @@ class Sensors:
             reference=tuple(self.reference[i] for i in at),
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Sensors]) -> Sensors:
+        """Return the channels of all `parts`, in order."""
+        return cls(
+            ch_names=tuple(name for part in parts for name in part.ch_names),
+            kind=np.concatenate([part.kind for part in parts]),
+            position=np.concatenate([part.position for part in parts]),
+            orientation=np.concatenate([part.orientation for part in parts]),
+            known=np.concatenate([part.known for part in parts]),
+            oriented=np.concatenate([part.oriented for part in parts]),
+            region=tuple(region for part in parts for region in part.region),
+            reference=tuple(reference for part in parts for reference in part.reference),
+        )
+
     def evolve(self, **changes: Any) -> Sensors:
         """Return a copy with some fields replaced."""
         return replace(self, **changes)
