@@ -33,7 +33,7 @@ class TrialRule(Config):
     label : str
         The class.
     event : str or list of str
-        Descriptions of the events that are trials.
+        Descriptions or labels of the events that are trials.
     tile : bool
         Instead of events: cut the whole recording into windows that do not overlap.
     offset_s : float

@@ -162,7 +162,7 @@ def _onsets(store: TrialSource, recordings: pd.DataFrame, rule: TrialRule, task:
     found = {
         recording_id: store.events(recording_id) for recording_id in recordings["recording_id"]
     }
-    names = {event.description for events in found.values() for event in events}
+    names = {n for es in found.values() for e in es for n in (e.description, e.label) if n}
     for name in rule.event:
         if name not in names:
             raise ProtocolError(
@@ -173,7 +173,7 @@ def _onsets(store: TrialSource, recordings: pd.DataFrame, rule: TrialRule, task:
 
     def onsets(row: Row) -> Iterator[float]:
         for event in found[row["recording_id"]]:
-            if event.description in rule.event:
+            if event.description in rule.event or event.label in rule.event:
                 yield event.onset_s + rule.offset_s
 
     return onsets

@@ -33,11 +33,14 @@ class Event:
         Seconds; zero for a trigger.
     description : str
         The event's name.
+    label : str
+        The class that a map of labels made of it; empty without one.
     """
 
     onset_s: float
     duration_s: float
     description: str
+    label: str = ""
 
 
 _SAFE = re.compile(r"[^A-Za-z0-9.+]+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import mne
@@ -47,11 +48,15 @@ class EventsConfig(Config):
         Move announcements to trial starts.
     rename : dict
         New names; events that are not named keep theirs.
+    classes : dict
+        Map of labels: event name (after `rename`) -> class. Events keep their names, and those
+        in the map get a label beside it.
     """
 
     companion: str | None = None
     carry: CarryConfig | None = None
     rename: dict[str, str] = Field(default_factory=dict)
+    classes: dict[str, str] = Field(default_factory=dict)
 
 
 def companion_path(path: Path, pattern: str) -> Path:
@@ -96,19 +101,22 @@ def collect_events(
     events = _in_range(events, raw.n_times / raw.info["sfreq"], notes)
     events += _edges(events)
     events.sort(key=lambda e: (e.onset_s, e.description))
+    events = _once(events, notes)
     if config.carry is not None:
         events = _carry(events, config.carry, notes)
-    renamed = {e.description for e in events} & set(config.rename)
-    if config.rename and not renamed:
+    return tuple(_named(events, config, notes)), notes
+
+
+def _named(events: list[Event], config: EventsConfig, notes: list[str]) -> list[Event]:
+    """Give events their new names, and the labels that the map has for those."""
+    if config.rename and not {e.description for e in events} & set(config.rename):
         notes.append("no event of `rename` occurs")
-    return tuple(
-        Event(
-            onset_s=e.onset_s,
-            duration_s=e.duration_s,
-            description=config.rename.get(e.description, e.description),
-        )
-        for e in events
-    ), notes
+    events = [
+        replace(e, description=config.rename.get(e.description, e.description)) for e in events
+    ]
+    if config.classes and not {e.description for e in events} & set(config.classes):
+        notes.append("no event of `classes` occurs")
+    return [replace(e, label=config.classes.get(e.description, "")) for e in events]
 
 
 def _annotations(raw: mne.io.BaseRaw) -> list[Event]:
@@ -190,6 +198,13 @@ def _in_range(events: list[Event], duration_s: float, notes: list[str]) -> list[
     if len(kept) < len(events):
         notes.append(f"{len(events) - len(kept)} of {len(events)} events lie outside the recording")
     return kept
+
+
+def _once(events: list[Event], notes: list[str]) -> list[Event]:
+    once = list(dict.fromkeys(events))
+    if len(once) < len(events):
+        notes.append(f"{len(events) - len(once)} events occur more than once and were read once")
+    return once
 
 
 def _carry(events: list[Event], carry: CarryConfig, notes: list[str]) -> list[Event]:

@@ -82,7 +82,10 @@ class SourceConfig(Config):
         said = {"unit_scale", "channels", "events", "allow_unlocated"}
         fields = type(self).model_fields
         said |= {name for name in _LATER if getattr(self, name) != fields[name].default}
-        return self.model_dump(mode="json", include=said)
+        values = self.model_dump(mode="json", include=said)
+        if not self.events.classes:
+            del values["events"]["classes"]
+        return values
 
     def files(self, path: Path) -> list[Path]:
         """Return every file a recording is made of, there or not; the recording first."""

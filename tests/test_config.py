@@ -51,6 +51,12 @@ def test_yaml_and_overrides_meet_in_one_frozen_config(tmp_path):
         run.steps = 3
 
 
+def test_a_section_may_take_over_another_and_say_what_differs(tmp_path):
+    text = "steps: 1\nparts:\n  a: &a {lr: 0.5, fused: true}\n  b: {<<: *a, lr: 0.25}\n"
+    parts = load(tmp_path, text).parts
+    assert parts == {"a": Optim(lr=0.5, fused=True), "b": Optim(lr=0.25, fused=True)}
+
+
 def test_scientific_notation_without_a_dot_is_a_number(tmp_path):
     assert load(tmp_path, "steps: 1\noptim: {lr: 1e-3}\n").optim.lr == 1e-3
 

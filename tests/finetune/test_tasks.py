@@ -5,6 +5,7 @@ from neurofm.errors import ConfigError, ProtocolError
 from neurofm.finetune.cohort import Cohort
 from neurofm.finetune.tasks import TaskConfig
 from neurofm.finetune.trials import find_trials
+from neurofm.signals import Event
 
 RULES = [{"event": "slow", "label": "slow"}, {"event": "fast", "label": "fast"}]
 
@@ -141,3 +142,20 @@ def test_the_digest_knows_windows_and_labels(tiny_store):
     }
     assert len(digests) == 4
     assert found_in(tiny_store, task_of()).digest() == found_in(tiny_store, task_of()).digest()
+
+
+def test_a_rule_finds_events_by_the_label_a_map_gave_them(tiny_store):
+    labels = ("left fist", "both fists")
+
+    class Labelled:
+        index = Cohort([str(tiny_store)]).index
+
+        def events(self, recording_id):
+            return tuple(
+                Event(onset_s=2.0 + i, duration_s=0.0, description="T1", label=label)
+                for i, label in enumerate(labels)
+            )
+
+    rules = [{"event": labels[0], "label": "slow"}, {"event": labels[1], "label": "fast"}]
+    table = find_trials(Labelled(), task_of(rules), sfreq=64.0, window_s=1.0).table
+    assert set(zip(table["label"], table["onset_s"], strict=True)) == {("slow", 2.0), ("fast", 3.0)}

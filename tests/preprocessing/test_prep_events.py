@@ -162,3 +162,38 @@ def test_joins_of_eeglab_and_brainvision_are_edges(make_raw, description):
     events, _ = collect_events(raw, PLAIN)
     edges = [e for e in told(events) if e[2] == "EDGE boundary"]
     assert edges == [(4.0, 0.0, "EDGE boundary")]
+
+
+def test_a_map_of_labels_makes_classes_and_names_stay(make_raw):
+    raw = make_raw()
+    raw.set_annotations(mne.Annotations([1.0, 2.0, 3.0], 0.0, ["T0", "T1", "T2"]))
+    config = EventsConfig(rename={"T2": "feet"}, classes={"T1": "hands", "feet": "both feet"})
+    events, notes = collect_events(raw, config)
+    assert [(e.description, e.label) for e in events] == [
+        ("T0", ""), ("T1", "hands"), ("feet", "both feet")
+    ]  # fmt: skip
+    assert notes == []
+
+
+def test_a_map_of_labels_that_fits_nothing_is_told(make_raw):
+    raw = make_raw()
+    raw.set_annotations(mne.Annotations([1.0], 0.0, ["T0"]))
+    _, notes = collect_events(raw, EventsConfig(classes={"T1": "hands"}))
+    assert notes == ["no event of `classes` occurs"]
+
+
+def test_events_that_occur_twice_are_read_once(make_raw):
+    raw = make_raw()
+    raw.set_annotations(mne.Annotations([1.0, 1.0, 1.0], 0.0, ["a", "a", "b"]))
+    events, notes = collect_events(raw, PLAIN)
+    assert told(events) == [(1.0, 0.0, "a"), (1.0, 0.0, "b")]
+    assert notes == ["1 events occur more than once and were read once"]
+
+
+def test_unsorted_and_impossible_events_of_a_file_are_put_right_and_told(test_data):
+    raw = mne.io.read_raw(test_data / "broken" / "nan_inf_flat_clipped_raw.fif", verbose="error")
+    companion = test_data / "broken" / "events_out_of_range-eve.fif"
+    events, notes = collect_events(raw, PLAIN, companion)
+    onsets = [e.onset_s for e in events]
+    assert onsets == sorted(onsets) and {"1", "2"} <= {e.description for e in events}
+    assert "1 of 6 events lie outside the recording" in notes
