@@ -40,12 +40,13 @@ class LazyRaw(mne.io.BaseRaw):
         n_times: int,
         read: Callable[[int, int], np.ndarray],
     ) -> None:
-        self._read = read
         super().__init__(
             info,
             preload=False,
             last_samps=[n_times - 1],
             filenames=[path],
+            # MNE hands its own reading method nothing else of what it is to read
+            raw_extras=[{"read": read}],
             orig_format="double",
             verbose="error",
         )
@@ -60,8 +61,7 @@ class LazyRaw(mne.io.BaseRaw):
         cals: np.ndarray,
         mult: np.ndarray | None,
     ) -> None:
-        # MNE asks for samples `start` to `stop`, the last excluded
-        block = self._read(start, stop)
+        block = self._raw_extras[fi]["read"](start, stop)
         data[:] = mult @ block if mult is not None else block[idx] * cals
 
 
