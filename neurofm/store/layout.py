@@ -200,9 +200,13 @@ def replace_synced(path: Location, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
+def write_metadata(folder: Location, metadata: Mapping[str, Any]) -> None:
     """Write the ``zarr.json`` of a node."""
-    write_synced(folder / "zarr.json", json.dumps(metadata, allow_nan=False).encode())
+    path, data = folder / "zarr.json", json.dumps(metadata, allow_nan=False).encode()
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+    else:
+        write_synced(path, data)
 
 
 def sync_folder(path: Path) -> None:
