@@ -9,8 +9,10 @@ from torch import nn
 
 from neurofm.config import Config
 from neurofm.nn.attention import AttentionName
-from neurofm.nn.block import Block
-from neurofm.nn.rotary import Rotary
+from neurofm.nn.block import Block, BlockStyle
+from neurofm.nn.feedforward import ActivationName
+from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.rotary import BASE, Rotary
 from neurofm.signals import Grid
 
 
@@ -27,9 +29,19 @@ class TransformerConfig(Config):
         Hidden features of the feed-forward layer, as a multiple of the width.
     dropout : float
         Share of features dropped in training.
-    attention : "full" or "criss_cross"
-        All tokens of a window at once, or across sites and across time in turn by half of
-        the heads each.
+    attention : str
+        All tokens of a window at once (``full``); across sites and across time in turn by
+        half of the heads each (``criss_cross``) or by half of the features each
+        (``split_halves``); by every other block (``factorised``); or across ``sites`` or
+        ``patches`` alone.
+    norm, norm_place, qk_norm, activation, layer_scale, drop_path
+        As in `neurofm.nn.block.BlockStyle`; `drop_path` grows linearly to its value with depth.
+    bias : bool
+        Whether projections of queries, keys, values and of the feed-forward layer have offsets.
+    causal : bool
+        No token sees a later patch.
+    rotary_base : float
+        See `neurofm.nn.rotary.Rotary`.
     """
 
     name: Literal["transformer"] = "transformer"
@@ -37,7 +49,16 @@ class TransformerConfig(Config):
     n_heads: int = Field(default=8, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    attention: AttentionName = "criss_cross"
+    attention: AttentionName | Literal["factorised"] = "criss_cross"
+    norm: NormName = "layer"
+    norm_place: Literal["pre", "post"] = "pre"
+    qk_norm: NormName | None = None
+    activation: ActivationName = "gelu"
+    bias: bool = True
+    layer_scale: float | None = Field(default=None, gt=0)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    causal: bool = False
+    rotary_base: float = Field(default=BASE, gt=1)
 
     def build(self, width: int) -> Transformer:
         """Build the module for tokens of `width` features.
@@ -49,9 +70,30 @@ class TransformerConfig(Config):
         """
         return Transformer(self, width)
 
+    def style(self, number: int) -> BlockStyle:
+        """Return how block `number`, from zero, is made."""
+        return BlockStyle(
+            norm=self.norm,
+            norm_place=self.norm_place,
+            qk_norm=self.qk_norm,
+            activation=self.activation,
+            attention_bias=self.bias,
+            bias=self.bias,
+            layer_scale=self.layer_scale,
+            dropout=self.dropout,
+            drop_path=self.drop_path * number / max(1, self.depth - 1),
+            causal=self.causal,
+        )
+
+    def attention_of(self, number: int) -> AttentionName:
+        """Return which tokens attend to which in block `number`, from zero."""
+        if self.attention == "factorised":
+            return "patches" if number % 2 else "sites"
+        return self.attention
+
 
 class Transformer(nn.Module):
-    """Pre-norm blocks and a final norm; time enters as rotary angles, space as place.
+    """Blocks and a final norm; time enters as rotary angles, space as place.
 
     Parameters
     ----------
@@ -69,14 +111,14 @@ class Transformer(nn.Module):
             Block(
                 width,
                 config.n_heads,
-                attention=config.attention,
+                attention=config.attention_of(number),
                 hidden=max(1, round(width * config.mlp_ratio)),
-                dropout=config.dropout,
+                style=config.style(number),
             )
-            for _ in range(config.depth)
+            for number in range(config.depth)
         )
-        self.rotary = Rotary(width // config.n_heads)
-        self.norm = nn.LayerNorm(width)
+        self.rotary = Rotary(width // config.n_heads, base=config.rotary_base)
+        self.norm = build_norm(config.norm, width)
         for block in self.blocks:
             if isinstance(block, Block):
                 block.initialise(config.depth)

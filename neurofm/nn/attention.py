@@ -1,6 +1,6 @@
 """Self-attention over a grid of sites and patches, blind to padding.
 
-B windows, S sites, P patches, D width, H heads.
+B windows, S sites, P patches, D width, H heads, E features of a head.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurofm.errors import ConfigError
-from neurofm.nn.rotary import rotate
+from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.rotary import Turn, rotate
 
-AttentionName = Literal["full", "criss_cross"]
-Turn = tuple[Tensor, Tensor]
+AttentionName = Literal["full", "criss_cross", "split_halves", "sites", "patches"]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, present: Tensor | None, mask: Tensor | None = None
+) -> Tensor:
     """Attend to the keys that are present.
 
     Parameters
@@ -30,6 +32,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor:
     present : Tensor of bool, shape (N, n_keys), or None
         False where a key is padding. None says that all are present, which lets torch
         take its fastest kernel.
+    mask : Tensor of bool, shape (n_queries, n_keys), optional
+        False where a query may not look; every query may look somewhere.
 
     Returns
     -------
@@ -37,13 +41,52 @@ def attend(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor:
         Zeros in rows without any present key.
     """
     if present is None:
-        return F.scaled_dot_product_attention(q, k, v)
-    some = present.any(-1, keepdim=True)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    seen = present[:, None, None]
+    if mask is not None:
+        seen = seen & mask
+    some = seen.any(-1, keepdim=True)
     # a softmax over no key at all is NaN in some kernels and versions of torch, and so is its
     # gradient: such rows see every key instead
-    seen = (present | ~some)[:, None, None]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-    return out.masked_fill(~some[:, None, None], 0.0)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen | ~some)
+    return out.masked_fill(~some, 0.0)
+
+
+def mix_all(
+    q: Tensor, k: Tensor, v: Tensor, present: Tensor | None, causal: bool = False
+) -> Tensor:
+    """Let every token of a window attend to every other, all of shape (B, S, P, H, E).
+
+    With `causal`, only to those of its own patch and of earlier ones.
+    """
+    n_sites, n_patches = q.shape[1:3]
+    mask = None
+    if causal:
+        patch = torch.arange(n_patches, device=q.device).repeat(n_sites)
+        mask = patch[:, None] >= patch[None, :]
+    q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # (B, H, S P, E)
+    out = attend(q, k, v, None if present is None else present.flatten(1), mask)
+    return out.transpose(1, 2).unflatten(1, (n_sites, n_patches))
+
+
+def mix_sites(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor:
+    """Let the tokens of one patch attend to each other, all of shape (B, S, P, H, E)."""
+    n_windows, _, n_patches = q.shape[:3]
+    q, k, v = (t.permute(0, 2, 3, 1, 4).flatten(0, 1) for t in (q, k, v))  # (B P, H, S, E)
+    here = None if present is None else present.transpose(1, 2).flatten(0, 1)
+    out = attend(q, k, v, here)
+    return out.unflatten(0, (n_windows, n_patches)).permute(0, 3, 1, 2, 4)
+
+
+def mix_patches(
+    q: Tensor, k: Tensor, v: Tensor, present: Tensor | None, causal: bool = False
+) -> Tensor:
+    """Let the tokens of one site attend to each other, all of shape (B, S, P, H, E)."""
+    n_windows, n_sites, n_patches = q.shape[:3]
+    mask = q.new_ones((n_patches, n_patches), dtype=torch.bool).tril() if causal else None
+    q, k, v = (t.transpose(2, 3).flatten(0, 1) for t in (q, k, v))  # (B S, H, P, E)
+    out = attend(q, k, v, None if present is None else present.flatten(0, 1), mask)
+    return out.unflatten(0, (n_windows, n_sites)).transpose(2, 3)
 
 
 class GridAttention(nn.Module):
@@ -55,9 +98,26 @@ class GridAttention(nn.Module):
         D.
     n_heads : int
         H; divides `width` into heads of an even number of features.
+    bias : bool
+        Whether queries, keys and values have offsets.
+    qk_norm : "layer" or "rms", optional
+        Normalise queries and keys head by head (Dehghani et al. 2023).
+    norm_eps : float, optional
+        Of that norm.
+    causal : bool
+        Look at this patch and earlier ones only.
     """
 
-    def __init__(self, width: int, n_heads: int):
+    def __init__(
+        self,
+        width: int,
+        n_heads: int,
+        *,
+        bias: bool = True,
+        qk_norm: NormName | None = None,
+        norm_eps: float | None = None,
+        causal: bool = False,
+    ):
         super().__init__()
         if width % n_heads or width // n_heads % 2:
             good = [h for h in range(1, width + 1) if width % h == 0 and width // h % 2 == 0]
@@ -66,19 +126,26 @@ class GridAttention(nn.Module):
                 hint=f"n_heads may be {', '.join(map(str, good))}" if good else "use an even width",
             )
         self.n_heads = n_heads
-        self.project_in = nn.Linear(width, 3 * width)
+        self.causal = causal
+        self.project_in = nn.Linear(width, 3 * width, bias=bias)
         self.project_out = nn.Linear(width, width)
+        self.norm_q = self.norm_k = None
+        if qk_norm is not None:
+            self.norm_q = build_norm(qk_norm, width // n_heads, norm_eps)
+            self.norm_k = build_norm(qk_norm, width // n_heads, norm_eps)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each of shape (B, S, P, H, E)."""
         q, k, v = self.project_in(x).unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
         return q, k, v
 
 
 class FullAttention(GridAttention):
     """Every token attends to every token of its window."""
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
         """Mix tokens.
 
         Parameters
@@ -87,7 +154,7 @@ class FullAttention(GridAttention):
             Tokens.
         present : Tensor of bool, shape (B, S, P), or None
             False where a token is padding.
-        turn : tuple of Tensor
+        turn : tuple of Tensor, or None
             What `Rotary` returns for P patches.
 
         Returns
@@ -95,13 +162,28 @@ class FullAttention(GridAttention):
         Tensor, shape (B, S, P, D)
             What each token gathered.
         """
-        n_sites, n_patches = x.shape[1:3]
         q, k, v = self.heads(x)
-        q, k = rotate(q, turn), rotate(k, turn)
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # (B, H, S P, E)
-        out = attend(q, k, v, None if present is None else present.flatten(1))
-        out = out.transpose(1, 2).flatten(2).unflatten(1, (n_sites, n_patches))
-        return self.project_out(out)
+        out = mix_all(rotate(q, turn), rotate(k, turn), v, present, self.causal)
+        return self.project_out(out.flatten(-2))
+
+
+class SiteAttention(GridAttention):
+    """Tokens attend across sites, within their patch."""
+
+    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+        """Mix tokens; arguments as in `FullAttention.forward`, `turn` without effect."""
+        q, k, v = self.heads(x)
+        return self.project_out(mix_sites(q, k, v, present).flatten(-2))
+
+
+class PatchAttention(GridAttention):
+    """Tokens attend across time, within their site."""
+
+    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+        """Mix tokens; arguments as in `FullAttention.forward`."""
+        q, k, v = self.heads(x)
+        out = mix_patches(rotate(q, turn), rotate(k, turn), v, present, self.causal)
+        return self.project_out(out.flatten(-2))
 
 
 class CrissCrossAttention(GridAttention):
@@ -117,38 +199,89 @@ class CrissCrossAttention(GridAttention):
         H; even.
     """
 
-    def __init__(self, width: int, n_heads: int):
-        if n_heads % 2:
-            raise ConfigError(
-                f"criss_cross attention halves its heads, and n_heads is {n_heads}",
-                hint=f"set n_heads to {n_heads + 1}, or attention to full",
-            )
-        super().__init__(width, n_heads)
+    def __init__(
+        self,
+        width: int,
+        n_heads: int,
+        *,
+        bias: bool = True,
+        qk_norm: NormName | None = None,
+        norm_eps: float | None = None,
+        causal: bool = False,
+    ):
+        _require_even(n_heads, "criss_cross")
+        super().__init__(
+            width, n_heads, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps, causal=causal
+        )
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
-        n_windows, n_sites, n_patches, _ = x.shape
         half = self.n_heads // 2
         q, k, v = self.heads(x)
-
-        # 1. Across sites, within a patch: (B P, H/2, S, E).
-        across = [t[..., :half, :].permute(0, 2, 3, 1, 4).flatten(0, 1) for t in (q, k, v)]
-        here = None if present is None else present.transpose(1, 2).flatten(0, 1)
-        space = attend(across[0], across[1], across[2], here)
-        space = space.unflatten(0, (n_windows, n_patches)).permute(0, 3, 1, 2, 4)
-
-        # 2. Across patches, within a site: (B S, H/2, P, E).
+        space = mix_sites(q[..., :half, :], k[..., :half, :], v[..., :half, :], present)
         q, k, v = (t[..., half:, :] for t in (q, k, v))
-        q, k = rotate(q, turn), rotate(k, turn)
-        along = [t.transpose(2, 3).flatten(0, 1) for t in (q, k, v)]
-        here = None if present is None else present.flatten(0, 1)
-        time = attend(along[0], along[1], along[2], here)
-        time = time.unflatten(0, (n_windows, n_sites)).transpose(2, 3)
-
+        time = mix_patches(rotate(q, turn), rotate(k, turn), v, present, self.causal)
         return self.project_out(torch.cat((space, time), dim=-2).flatten(-2))
 
 
-ATTENTIONS: dict[AttentionName, type[FullAttention] | type[CrissCrossAttention]] = {
+class SplitHalvesAttention(nn.Module):
+    """Half of the features attend across sites, the other half across time.
+
+    CBraMod (Wang et al. 2025) gives the first half to sites, BrainOmni (Xiao et al. 2025) to
+    time; both put what sites gathered first, so that in BrainOmni halves swap at each block.
+
+    Parameters
+    ----------
+    width : int
+        D; each half has D / 2.
+    n_heads : int
+        H; even, half of them for each.
+    first : "sites" or "patches"
+        What the first half of the features attends across.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_heads: int,
+        *,
+        bias: bool = True,
+        qk_norm: NormName | None = None,
+        norm_eps: float | None = None,
+        causal: bool = False,
+        first: Literal["sites", "patches"] = "sites",
+    ):
+        super().__init__()
+        _require_even(n_heads, "split_halves")
+        self.first = first
+        half = (width // 2, n_heads // 2)
+        self.across_sites = SiteAttention(*half, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps)
+        self.across_patches = PatchAttention(
+            *half, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps, causal=causal
+        )
+
+    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+        """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
+        one, other = x.chunk(2, dim=-1)
+        space, time = (one, other) if self.first == "sites" else (other, one)
+        return torch.cat(
+            (self.across_sites(space, present, None), self.across_patches(time, present, turn)),
+            dim=-1,
+        )
+
+
+def _require_even(n_heads: int, name: str) -> None:
+    if n_heads % 2:
+        raise ConfigError(
+            f"{name} attention halves its heads, and n_heads is {n_heads}",
+            hint=f"set n_heads to {n_heads + 1}, or attention to full",
+        )
+
+
+ATTENTIONS: dict[AttentionName, type[GridAttention] | type[SplitHalvesAttention]] = {
     "full": FullAttention,
     "criss_cross": CrissCrossAttention,
+    "split_halves": SplitHalvesAttention,
+    "sites": SiteAttention,
+    "patches": PatchAttention,
 }

@@ -1,14 +1,60 @@
-"""A transformer block over a grid, normalised before each part."""
+"""A transformer block over a grid of tokens."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from neurofm.nn.attention import ATTENTIONS, AttentionName, Turn
-from neurofm.nn.feedforward import FeedForward
+from neurofm.nn.attention import ATTENTIONS, AttentionName
+from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.initialise import initialise_linear
+from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.rotary import Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockStyle:
+    """What distinguishes one published block from another.
+
+    Attributes
+    ----------
+    norm : "layer" or "rms"
+        Of what goes into each part, or of what comes out.
+    norm_eps : float, optional
+        Added to the variance.
+    norm_place : "pre" or "post"
+        Normalise before each part, or the sum after it.
+    qk_norm : "layer" or "rms", optional
+        Normalise queries and keys.
+    activation : str
+        Of the feed-forward layer.
+    attention_bias, bias : bool
+        Offsets of queries, keys and values; of the feed-forward layer.
+    layer_scale : float, optional
+        Start value of a learned factor for each feature of what is added.
+    dropout : float
+        Share of features dropped of what is added, in training.
+    drop_path : float
+        Share of windows that skip a part, in training.
+    causal : bool
+        No token sees a later patch.
+    """
+
+    norm: NormName = "layer"
+    norm_eps: float | None = None
+    norm_place: Literal["pre", "post"] = "pre"
+    qk_norm: NormName | None = None
+    activation: ActivationName = "gelu"
+    attention_bias: bool = True
+    bias: bool = True
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    causal: bool = False
 
 
 class Block(nn.Module):
@@ -21,28 +67,62 @@ class Block(nn.Module):
     ----------
     width, n_heads : int
         Features of a token, and heads that share them.
-    attention : "full" or "criss_cross"
-        Which tokens attend to which.
+    attention : str
+        Which tokens attend to which (`attention.ATTENTIONS`).
     hidden : int
         Hidden features of the feed-forward layer.
-    dropout : float
-        Share of features dropped in training.
+    style : BlockStyle
+        Norms, activation, dropping and scaling.
     """
 
     def __init__(
-        self, width: int, n_heads: int, *, attention: AttentionName, hidden: int, dropout: float
+        self,
+        width: int,
+        n_heads: int,
+        *,
+        attention: AttentionName,
+        hidden: int,
+        style: BlockStyle | None = None,
     ):
         super().__init__()
-        self.norm_attention = nn.LayerNorm(width)
-        self.attention = ATTENTIONS[attention](width, n_heads)
-        self.norm_feedforward = nn.LayerNorm(width)
-        self.feedforward = FeedForward(width, hidden, dropout)
-        self.dropout = nn.Dropout(dropout)
+        style = style or BlockStyle()
+        self.style = style
+        self.norm_attention = build_norm(style.norm, width, style.norm_eps)
+        self.attention = ATTENTIONS[attention](
+            width,
+            n_heads,
+            bias=style.attention_bias,
+            qk_norm=style.qk_norm,
+            norm_eps=style.norm_eps,
+            causal=style.causal,
+        )
+        self.norm_feedforward = build_norm(style.norm, width, style.norm_eps)
+        self.feedforward = FeedForward(
+            width, hidden, style.dropout, activation=style.activation, bias=style.bias
+        )
+        self.dropout = nn.Dropout(style.dropout)
+        self.scale_attention = self.scale_feedforward = None
+        if style.layer_scale is not None:
+            self.scale_attention = nn.Parameter(torch.full((width,), style.layer_scale))
+            self.scale_feedforward = nn.Parameter(torch.full((width,), style.layer_scale))
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
         """Mix and map tokens; arguments as in `FullAttention.forward`."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), present, turn))
-        return x + self.dropout(self.feedforward(self.norm_feedforward(x)))
+        if self.style.norm_place == "post":
+            gathered = self.attention(x, present, turn)
+            x = self.norm_attention(x + self._added(gathered, self.scale_attention))
+            mapped = self.feedforward(x)
+            return self.norm_feedforward(x + self._added(mapped, self.scale_feedforward))
+        gathered = self.attention(self.norm_attention(x), present, turn)
+        x = x + self._added(gathered, self.scale_attention)
+        mapped = self.feedforward(self.norm_feedforward(x))
+        return x + self._added(mapped, self.scale_feedforward)
+
+    def _added(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        x = self.dropout(x)
+        if scale is not None:
+            x = x * scale
+        return drop_path(x, self.style.drop_path) if self.training else x
 
     def initialise(self, depth: int) -> None:
         """Draw weights; what is added to the stream starts smaller the deeper the stack.
@@ -52,8 +132,23 @@ class Block(nn.Module):
         depth : int
             Number of blocks in the stack.
         """
-        added = (self.attention.project_out, self.feedforward.narrow)
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                shrink = math.sqrt(2 * depth) if module in added else 1.0
-                initialise_linear(module, shrink)
+                added = name.endswith(("project_out", "feedforward.narrow"))
+                initialise_linear(module, math.sqrt(2 * depth) if added else 1.0)
+
+
+def drop_path(x: Tensor, share: float) -> Tensor:
+    """Zero what is added for a share of windows, and scale up the others (Huang et al. 2016).
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, ...)
+        What a part of a block adds.
+    share : float
+        From 0 to below 1.
+    """
+    if share == 0:
+        return x
+    kept = torch.rand((len(x), *[1] * (x.ndim - 1)), device=x.device) >= share
+    return x * kept / (1 - share)

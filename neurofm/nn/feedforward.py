@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+ActivationName = Literal["gelu", "relu", "selu", "silu", "geglu", "swiglu"]
+_BENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "selu": F.selu,
+    "silu": F.silu,
+    "geglu": F.gelu,
+    "swiglu": F.silu,
+}
+GATED = ("geglu", "swiglu")
 
 
 class FeedForward(nn.Module):
@@ -16,15 +31,42 @@ class FeedForward(nn.Module):
         Features between.
     dropout : float
         Share of hidden features dropped in training.
+    activation : str
+        How it bends. ``geglu`` and ``swiglu`` multiply one half of twice as many features by
+        the bent other half (Shazeer 2020).
+    bias : bool
+        Whether the linear maps have offsets.
+    norm : Module, optional
+        Applied to the bent features, as in LUNA.
     """
 
-    def __init__(self, width: int, hidden: int, dropout: float = 0.0):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        dropout: float = 0.0,
+        *,
+        activation: ActivationName = "gelu",
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ):
         super().__init__()
-        self.widen = nn.Linear(width, hidden)
-        self.bend = nn.GELU()
+        self.gated = activation in GATED
+        self.activation = activation
+        self.widen = nn.Linear(width, hidden * (2 if self.gated else 1), bias=bias)
+        self.norm = norm
         self.dropout = nn.Dropout(dropout)
-        self.narrow = nn.Linear(hidden, width)
+        self.narrow = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens, shape (..., width) to (..., width)."""
-        return self.narrow(self.dropout(self.bend(self.widen(x))))
+        bend = _BENDS[self.activation]
+        x = self.widen(x)
+        if self.gated:
+            value, gate = x.chunk(2, dim=-1)
+            x = value * bend(gate)
+        else:
+            x = bend(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return self.narrow(self.dropout(x))

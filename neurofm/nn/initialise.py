@@ -20,4 +20,5 @@ def initialise_linear(layer: nn.Linear, shrink: float = 1.0) -> None:
     """
     sd = layer.in_features**-0.5 / shrink
     nn.init.trunc_normal_(layer.weight, std=sd, a=-3 * sd, b=3 * sd)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 BASE = 1000.0  # the slowest pair of features turns once in about 6 000 patches
+Pairs = Literal["halves", "adjacent"]
+Turn = tuple[Tensor, Tensor, Pairs]
 
 
 class Rotary(nn.Module):
-    """Angles by patch index, for queries and keys of one head width.
+    """Angles by patch index, for queries and keys of one head width (Su et al. 2021).
 
     Parameters
     ----------
     head_width : int
         Features of one head; even.
+    base : float
+        Pair i of n turns by ``base ** (-i / n)`` radians a patch.
+    pairs : "halves" or "adjacent"
+        Whether feature i is turned with feature i + n, or with its neighbour.
+    spread_over : int
+        Heads that frequencies run across, each with its own slice of them, as in BrainOmni;
+        1 gives every head the same.
     """
 
-    def __init__(self, head_width: int):
+    def __init__(
+        self,
+        head_width: int,
+        *,
+        base: float = BASE,
+        pairs: Pairs = "halves",
+        spread_over: int = 1,
+    ):
         super().__init__()
         self.head_width = head_width
+        self.base = base
+        self.pairs: Pairs = pairs
+        self.spread_over = spread_over
 
-    def forward(self, n_patches: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, n_patches: int, like: Tensor) -> Turn:
         """Return cosines and sines.
 
         Parameters
@@ -33,32 +54,39 @@ class Rotary(nn.Module):
 
         Returns
         -------
-        tuple of Tensor, shape (P, 1, head_width / 2)
+        cos, sin : Tensor, shape (P, 1 or H, head_width / 2)
             Broadcast over heads.
+        pairs : str
+            Which features are turned together.
         """
-        half = self.head_width // 2
+        n = self.spread_over * (self.head_width // 2)
         # float32 whatever the weights are: half precision cannot count patches times angle
-        step = torch.arange(half, device=like.device, dtype=torch.float32) / half
+        step = torch.arange(n, device=like.device, dtype=torch.float32) / n
         index = torch.arange(n_patches, device=like.device, dtype=torch.float32)
-        angle = index[:, None] * BASE**-step
-        return angle.cos()[:, None].to(like.dtype), angle.sin()[:, None].to(like.dtype)
+        angle = (index[:, None] * self.base**-step).unflatten(-1, (self.spread_over, -1))
+        return angle.cos().to(like.dtype), angle.sin().to(like.dtype), self.pairs
 
 
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, turn: Turn | None) -> Tensor:
     """Turn pairs of features by the angle of their patch.
 
     Parameters
     ----------
     x : Tensor, shape (..., P, H, head_width)
         Queries or keys.
-    turn : tuple of Tensor
-        What `Rotary` returns.
+    turn : tuple, or None
+        What `Rotary` returns; None leaves them as they are.
 
     Returns
     -------
     Tensor
         As `x`.
     """
-    cos, sin = turn
+    if turn is None:
+        return x
+    cos, sin, pairs = turn
+    if pairs == "adjacent":
+        a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)

@@ -95,13 +95,29 @@ def test_criss_cross_needs_an_even_number_of_heads():
         CrissCrossAttention(12, 3)
 
 
-def test_rotation_keeps_lengths_and_sees_only_differences_in_time():
+@pytest.mark.parametrize("pairs", ["halves", "adjacent"])
+def test_rotation_keeps_lengths_and_sees_only_differences_in_time(pairs):
     q, k = torch.randn(2, 8)
     many = torch.ones(40, 1, 1)
-    turned = [rotate(t * many, Rotary(8)(40, q))[:, 0] for t in (q, k)]
+    turned = [rotate(t * many, Rotary(8, pairs=pairs)(40, q))[:, 0] for t in (q, k)]
     scores = turned[0] @ turned[1].T  # (40, 40)
     for lag in (-7, 0, 1, 12):
         along = scores.diagonal(lag)
         torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=1e-4)
     assert (scores.diagonal(1)[0] - scores.diagonal(5)[0]).abs() > 1e-3
     torch.testing.assert_close(turned[0].norm(dim=-1), q.norm().expand(40))
+
+
+def test_adjacent_pairs_are_the_halves_in_another_order():
+    x = torch.randn(5, 2, 8)
+    order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+    halves = rotate(x[..., order], Rotary(8)(5, x))
+    adjacent = rotate(x, Rotary(8, pairs="adjacent")(5, x))
+    torch.testing.assert_close(adjacent[..., order], halves)
+
+
+def test_frequencies_spread_over_heads_are_those_of_one_wide_head():
+    x = torch.randn(5, 3, 8)
+    spread = rotate(x, Rotary(8, pairs="adjacent", spread_over=3)(5, x))
+    wide = rotate(x.reshape(5, 1, 24), Rotary(24, pairs="adjacent")(5, x))
+    torch.testing.assert_close(spread.reshape(5, 1, 24), wide)
