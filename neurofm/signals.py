@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -213,6 +213,21 @@ class WindowReader(Protocol):
         """Fill `out` (C, n) float32 with standardised, clipped samples from `start` on."""
 
 
+@runtime_checkable
+class CountReader(WindowReader, Protocol):
+    """A `WindowReader` whose samples are stored as counts, which may be scaled later."""
+
+    @property
+    def clip(self) -> float:
+        """Largest magnitude of a standardised sample."""
+
+    def read_counts_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) int16 with counts from sample `start` on."""
+
+    def standard_scale(self, recording_id: str) -> np.ndarray:
+        """Return standard units per count of each channel, float32 (C,)."""
+
+
 # ---------------------------------------------------------------------------------------
 # Tensors
 
@@ -239,7 +254,8 @@ class Batch(_Movable):
     Attributes
     ----------
     signal : Tensor of float32, shape (B, C, T)
-        Standardised and clipped by the contract, hence unitless; zeros where padded.
+        Standardised and clipped by the contract, hence unitless; zeros where padded. Where
+        `scale` is given it is int16 counts that `to` or `standardised` has yet to scale.
     position : Tensor of float32, shape (B, C, 3)
         Metres in the head frame.
     orientation : Tensor of float32, shape (B, C, 3)
@@ -258,6 +274,10 @@ class Batch(_Movable):
         Where each window starts in its recording.
     target : Tensor of int64, shape (B,), optional
         Class of each window.
+    scale : Tensor of float32, shape (B, C), optional
+        Standard units per count.
+    clip : float, optional
+        Largest magnitude once scaled; given with `scale`.
     """
 
     signal: Tensor
@@ -271,9 +291,25 @@ class Batch(_Movable):
     recording_ids: tuple[str, ...] = ()
     start_s: tuple[float, ...] = ()
     target: Tensor | None = None
+    scale: Tensor | None = None
+    clip: float | None = None
 
     def __len__(self) -> int:
         return int(self.signal.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return a copy on `device`, standardised there: counts are half as much to move."""
+        moved: Batch = super().to(device)
+        return moved.standardised()
+
+    def standardised(self) -> Batch:
+        """Return the batch with float32 samples, whether it came as counts or not."""
+        if self.scale is None:
+            return self
+        signal = self.signal.float().mul_(self.scale[..., None])
+        if self.clip is not None:
+            signal.clamp_(-self.clip, self.clip)
+        return replace(self, signal=signal, scale=None, clip=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurofm.data.buffers import Buffers
 from neurofm.data.plan import WindowRef
-from neurofm.errors import SensorError
+from neurofm.errors import ConfigError, SensorError
 from neurofm.sensors import Sensors
-from neurofm.signals import Batch, WindowReader
+from neurofm.signals import Batch, CountReader, WindowReader
 
 
 def collate(
@@ -22,6 +23,8 @@ def collate(
     sfreq: float,
     targets: Sequence[int] | None = None,
     n_channels: int | None = None,
+    scale_late: bool = False,
+    buffers: Buffers | None = None,
 ) -> Batch:
     """Read windows into one batch.
 
@@ -39,14 +42,20 @@ def collate(
         Class of each window.
     n_channels : int, optional
         Channels of the batch; by default those of its widest montage.
+    scale_late : bool
+        Hand on counts, which `Batch.to` scales where it moves them; needs a `CountReader`.
+    buffers : Buffers, optional
+        Where memory comes from; by default it is fresh.
 
     Returns
     -------
     Batch
-        Freshly allocated, in pinned memory where there is a GPU to copy it to.
+        In pinned memory where there is a GPU to copy it to.
 
     Raises
     ------
+    ConfigError
+        If what is read is not stored as counts, and `scale_late` is asked for.
     SensorError
         If a recording has more than `n_channels` channels.
     StoreError
@@ -58,11 +67,15 @@ def collate(
         wide = next(r.recording_id for r, s in zip(refs, sensors, strict=True) if len(s) == widest)
         raise SensorError(f"{wide} has {widest} channels, more than the {n_channels} of the batch")
     shape = (len(refs), n_channels or widest)
-    signal = _samples((*shape, n_times))
+    counts = require_counts(reader) if scale_late else None
+    read = reader.read_standard_into if counts is None else counts.read_counts_into
+    signal = (buffers or Buffers(0)).take(
+        (*shape, n_times), np.float32 if counts is None else np.int16
+    )
     samples = signal.numpy()
     for i, (ref, montage) in enumerate(zip(refs, sensors, strict=True)):
         try:
-            reader.read_standard_into(ref.recording_id, ref.start, samples[i, : len(montage)])
+            read(ref.recording_id, ref.start, samples[i, : len(montage)])
         except Exception as error:
             error.add_note(f"while reading {ref.recording_id} from sample {ref.start}")
             raise
@@ -74,15 +87,33 @@ def collate(
         recording_ids=tuple(ref.recording_id for ref in refs),
         start_s=tuple(ref.start / sfreq for ref in refs),
         target=None if targets is None else torch.tensor(targets, dtype=torch.int64),
+        scale=None if counts is None else _scales(counts, refs, shape),
+        clip=None if counts is None else counts.clip,
     )
 
 
-def _samples(shape: tuple[int, ...]) -> Tensor:
-    """Return memory to read into, fresh each time: the consumer may keep a batch."""
-    if torch.cuda.is_available():
-        return torch.empty(shape, pin_memory=True)
-    # numpy asks the system for huge pages, which torch does not
-    return torch.from_numpy(np.empty(shape, np.float32))
+def require_counts(reader: WindowReader) -> CountReader:
+    """Return the reader as one of counts.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    if not isinstance(reader, CountReader):
+        raise ConfigError(
+            f"a {type(reader).__name__} does not hand on counts that could be scaled late",
+            hint="leave scale_late off; a store can",
+        )
+    return reader
+
+
+def _scales(reader: CountReader, refs: Sequence[WindowRef], shape: tuple[int, int]) -> Tensor:
+    scale = np.zeros(shape, np.float32)
+    for row, ref in zip(scale, refs, strict=True):
+        found = reader.standard_scale(ref.recording_id)
+        row[: len(found)] = found
+    return torch.from_numpy(scale)
 
 
 def _channels(sensors: Sequence[Sensors], shape: tuple[int, int]) -> dict[str, Tensor]:

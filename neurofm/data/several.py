@@ -9,7 +9,7 @@ import pandas as pd
 
 from neurofm.errors import StoreError
 from neurofm.sensors import Sensors
-from neurofm.signals import WindowReader
+from neurofm.signals import CountReader, WindowReader
 
 
 class SeveralReaders:
@@ -29,6 +29,7 @@ class SeveralReaders:
     def __init__(self, readers: Mapping[str, WindowReader]):
         if not readers:
             raise StoreError("no store was given", hint="name at least one under `stores`")
+        self._readers = tuple(readers.values())
         self._home: dict[str, WindowReader] = {}
         self._index = pd.concat([reader.index for reader in readers.values()], ignore_index=True)
         for name, reader in readers.items():
@@ -52,6 +53,27 @@ class SeveralReaders:
     def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) with standardised samples from `start` on."""
         self._home[recording_id].read_standard_into(recording_id, start, out)
+
+    @property
+    def clip(self) -> float:
+        """Largest magnitude of a standardised sample, the same in all of them."""
+        clips = {self._counts(reader).clip for reader in self._readers}
+        if len(clips) != 1:
+            raise StoreError(f"the stores clip at different magnitudes: {sorted(clips)}")
+        return clips.pop()
+
+    def read_counts_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) with counts from sample `start` on."""
+        self._counts(self._home[recording_id]).read_counts_into(recording_id, start, out)
+
+    def standard_scale(self, recording_id: str) -> np.ndarray:
+        """Return standard units per count of each channel."""
+        return self._counts(self._home[recording_id]).standard_scale(recording_id)
+
+    def _counts(self, reader: WindowReader) -> CountReader:
+        if not isinstance(reader, CountReader):
+            raise StoreError(f"a {type(reader).__name__} holds no counts")
+        return reader
 
 
 def subjects_seen(index: pd.DataFrame) -> dict[str, list[str]]:

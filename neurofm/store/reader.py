@@ -93,7 +93,7 @@ class Store:
 
     def sensors(self, recording_id: str) -> Sensors:
         """Return the channels of a recording; one object for all that share a montage."""
-        montage = self._row(recording_id)["montage"]
+        montage = self._montages[self._row(recording_id)]
         found = self._montage.get(montage)
         if found is None:
             found = Sensors.from_dict(self.attributes(recording_id)["sensors"])
@@ -188,6 +188,28 @@ class Store:
         self._require_inside(array, start, out)
         self._shards.scaled_into(array, start, out, array.standard_scale, self.contract.clip)
 
+    @property
+    def clip(self) -> float:
+        """Largest magnitude of a standardised sample."""
+        return self.contract.clip
+
+    def standard_scale(self, recording_id: str) -> np.ndarray:
+        """Return standard units per count of each channel, float32 (C,)."""
+        array = self._array(recording_id)
+        return np.broadcast_to(array.standard_scale[:, 0], array.grid.n_channels).copy()
+
+    def read_counts_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
+        """Fill `out` (C, n) int16 with counts, to be scaled by `standard_scale` and clipped.
+
+        Raises
+        ------
+        StoreError
+            As `read_into`.
+        """
+        array = self._array(recording_id)
+        self._require_inside(array, start, out, np.int16)
+        self._shards.counts_into(array, start, out)
+
     def verify(self) -> list[str]:
         """Read every sample of every recording, and check what is known of it.
 
@@ -204,14 +226,18 @@ class Store:
     def _row_numbers(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self._index["recording_id"])}
 
-    def _row(self, recording_id: str) -> dict[str, Any]:
+    @cached_property
+    def _montages(self) -> np.ndarray:
+        return self._index["montage"].to_numpy(object)
+
+    def _row(self, recording_id: str) -> int:
         number = self._row_numbers.get(recording_id)
         if number is None:
             raise StoreError(
                 f"no recording {recording_id!r} in {self.path}, which holds {len(self)}",
                 hint=did_you_mean(recording_id, self._row_numbers) or "`.index` lists them",
             )
-        return {name: self._index[name].iat[number] for name in ("montage", "n_times")}
+        return number
 
     def attributes(self, recording_id: str) -> dict[str, Any]:
         """Return everything the recording's group says of it, as plain values."""
@@ -224,22 +250,27 @@ class Store:
         return about
 
     def _load_array(self, recording_id: str) -> SignalArray:
-        row = self._row(recording_id)
+        n_times = self._index["n_times"].iat[self._row(recording_id)]
         path = recording_path(self.path, recording_id) / "signal"
         array = SignalArray.load(path, recording_id)
-        if array.grid.n_times != row["n_times"]:
+        if array.grid.n_times != n_times:
             raise StoreError(
-                f"{recording_id}: {array.grid.n_times} samples on disk, {row['n_times']} in the "
-                "index",
+                f"{recording_id}: {array.grid.n_times} samples on disk, {n_times} in the index",
                 hint=REPAIR,
             )
         return array
 
-    def _require_inside(self, array: SignalArray, start: int, out: np.ndarray) -> None:
+    def _require_inside(
+        self,
+        array: SignalArray,
+        start: int,
+        out: np.ndarray,
+        dtype: type[np.generic] = np.float32,
+    ) -> None:
         grid = array.grid
-        if out.ndim != 2 or out.shape[0] != grid.n_channels or out.dtype != np.float32:
+        if out.ndim != 2 or out.shape[0] != grid.n_channels or out.dtype != dtype:
             raise StoreError(
-                f"{array.name}: cannot read {grid.n_channels} channels of float32 into "
+                f"{array.name}: cannot read {grid.n_channels} channels of {dtype.__name__} into "
                 f"{out.dtype} {out.shape}"
             )
         if start < 0 or start + out.shape[1] > grid.n_times:
