@@ -116,7 +116,7 @@ def test_normalised_queries_and_keys_forget_their_length(qk_norm):
     longer = layer.heads(300 * x)
     torch.testing.assert_close(longer[0], q, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(longer[1], k, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(longer[2], 3 * v)
+    torch.testing.assert_close(longer[2], 3 * v, atol=1e-2, rtol=1e-4)
 
 
 def test_layer_scale_near_zero_leaves_the_stream_as_it_is():
