@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neurofm.contract import SignalContract, check_amplitude, robust_sd
 from neurofm.errors import SignalError
-from neurofm.preprocessing.mains import find_mains, harmonics
-from neurofm.preprocessing.steps import BandPass, Notch, Rereference, Resample
-from neurofm.sensors import SensorKind
+from neurofm.preprocessing.engine import run
+from neurofm.preprocessing.from_mne import RawReader
+from neurofm.preprocessing.mains import find_mains, harmonics, middle
+from neurofm.preprocessing.scan import Scan
+from neurofm.preprocessing.spatial import selection
+from neurofm.preprocessing.spill import SpilledSignal
+from neurofm.preprocessing.steps import (
+    BandPass,
+    Notch,
+    Rereference,
+    Resample,
+    Temporal,
+    apply,
+    fused,
+    stretches,
+    told,
+)
+from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Recording
 
 # A channel this many times louder or quieter than the median of its kind is in another unit,
 # or not connected; it would swamp an average reference.
 _OUTLYING = 200.0
+# Samples of all channels held at a time where a recording is made in memory.
+_STRETCH = 65_536
+_NOT_KEPT = "of a kind the contract does not keep"
 
 
 def harmonise(
@@ -35,7 +55,8 @@ def harmonise(
     Returns
     -------
     Recording
-        At the contract's rate and band, in SI units; what was done is in its history.
+        At the contract's rate and band, in SI units and in memory; what was done is in its
+        history.
 
     Raises
     ------
@@ -44,28 +65,91 @@ def harmonise(
         there, amplitudes are not plausible, or less than one window is left.
     """
     where = recording.recording_id
-    low, high = contract.band_hz
-    if recording.sfreq < 2 * high:
-        raise SignalError(
-            f"{where}: the sampling rate of {recording.sfreq:g} Hz is below twice the band "
-            f"({2 * high:g} Hz): {high:g} Hz cannot be in it",
-            hint="lower the contract's band_hz, or exclude the recording",
-        )
-    recording = _keep_kinds(recording, contract)
-    recording = _without_mains(recording, contract)
-    recording = BandPass(low_hz=low, high_hz=high)(recording)
-    recording = _without_outliers(recording)
-    if check_units:
-        check_amplitude(recording.signal, recording.sensors, where)
-    recording = Resample(sfreq=contract.sfreq)(recording)
-    recording = Rereference(reference=contract.references)(recording)
-    if recording.n_times < contract.n_times:
-        raise SignalError(
-            f"{where}: {recording.duration_s:g} s long, shorter than one window of "
-            f"{contract.window_s:g} s",
-            hint="exclude the recording, or use a shorter window_s",
-        )
-    return recording
+    _require_enough(where, recording.sfreq, recording.n_times, contract)
+    rows = _kept_rows(recording.sensors, contract, where)
+    lowpass = [step["lowpass_hz"] for step in recording.history if step.get("lowpass_hz")]
+    recording = recording.evolve(
+        _kinds_step(recording.sensors, rows, contract, lowpass[0] if lowpass else None),
+        signal=recording.signal if len(rows) == len(recording.sensors) else recording.signal[rows],
+        sensors=recording.sensors.select(rows),
+    )
+    steps, found = _temporal(recording, contract)
+    recording = apply(steps, replace(recording, history=(*recording.history, *found)))
+    recording = _referenced(recording, contract, check_units)
+    return replace(recording, signal=_in_memory(recording))
+
+
+def harmonise_file(
+    reader: RawReader, contract: SignalContract, folder: Path | None, *, check_units: bool = True
+) -> Recording:
+    """Do what `harmonise` does to a recording that is read and filtered a block at a time.
+
+    Parameters
+    ----------
+    reader : RawReader
+        The recording, not read yet.
+    contract : SignalContract
+        What it is to become.
+    folder : Path or None
+        Where the filtered samples may be put, by default where temporary files go; they have
+        no name there and go with the result.
+    check_units : bool
+        Refuse amplitudes that are not plausible.
+
+    Returns
+    -------
+    Recording
+        Its signal lies in a file, and is referenced when it is asked for: walk its `blocks`.
+
+    Raises
+    ------
+    SignalError
+        As `harmonise`, or if no channel carries a signal.
+    SourceError
+        If the file cannot be read.
+    StoreError
+        If there is no room in `folder`.
+    """
+    _require_enough(reader.where, reader.sfreq, reader.n_times, contract)
+    rows = _kept_rows(reader.sensors, contract, reader.where)
+    sensors = reader.sensors.select(rows)
+    start, stop = middle(reader.n_times, reader.sfreq)
+    sample = Recording(
+        signal=_stretch(reader, start, stop)[rows],
+        sfreq=reader.sfreq,
+        sensors=sensors,
+        entities=reader.entities,
+    )
+    steps, found = _temporal(sample, contract)
+    del sample
+    operator = fused(steps, reader.sfreq)
+    pieces = stretches(reader.events, reader.sfreq, reader.n_times)
+    signal = SpilledSignal((len(rows), operator.n_times_out(reader.n_times)), folder)
+    scan = Scan(len(reader.sensors))
+    whole = len(rows) == len(reader.sensors)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        block = reader.read(start, stop)
+        scan.add(block)
+        return block if whole else block[rows]
+
+    run(operator, read, len(rows), pieces, signal.write)
+    usable, step = reader.verdict(scan)
+    carrying = np.flatnonzero(np.isin(rows, usable))
+    kinds = _kinds_step(reader.sensors.select(usable), np.flatnonzero(np.isin(usable, rows)),
+                        contract, step.get("lowpass_hz"))  # fmt: skip
+    recording = Recording(
+        signal=signal,  # type: ignore[arg-type]  # it slices like an array
+        sfreq=operator.sfreq_out,
+        sensors=sensors,
+        entities=reader.entities,
+        events=reader.events,
+    )
+    _kept_rows(reader.sensors.select(usable), contract, reader.where)
+    if len(carrying) < len(rows):
+        recording = selection(sensors, carrying, {}).lazily(recording)
+    history = (step, kinds, *found, *told(steps, reader.sfreq, pieces))
+    return _referenced(replace(recording, history=history), contract, check_units)
 
 
 def dropped_channels(recording: Recording) -> dict[str, str]:
@@ -81,57 +165,78 @@ def notes_of(recording: Recording) -> list[str]:
     return [note for step in recording.history for note in step.get("notes", ())]
 
 
-def _keep_kinds(recording: Recording, contract: SignalContract) -> Recording:
-    keep = np.array([contract.keeps(kind) for kind in recording.sensors.kind], bool)
-    if not keep.any():
+def _require_enough(where: str, sfreq: float, n_times: int, contract: SignalContract) -> None:
+    _, high = contract.band_hz
+    if sfreq < 2 * high:
         raise SignalError(
-            f"{recording.recording_id}: no usable channel: the contract keeps "
-            f"{', '.join(contract.kinds)}; the recording has {', '.join(recording.sensors.kinds)}",
+            f"{where}: the sampling rate of {sfreq:g} Hz is below twice the band "
+            f"({2 * high:g} Hz): {high:g} Hz cannot be in it",
+            hint="lower the contract's band_hz, or exclude the recording",
+        )
+    if fused((Resample(sfreq=contract.sfreq),), sfreq).n_times_out(n_times) < contract.n_times:
+        raise SignalError(
+            f"{where}: {n_times / sfreq:g} s long, shorter than one window of "
+            f"{contract.window_s:g} s",
+            hint="exclude the recording, or use a shorter window_s",
+        )
+
+
+def _kept_rows(sensors: Sensors, contract: SignalContract, where: str) -> np.ndarray:
+    rows = np.flatnonzero([contract.keeps(kind) for kind in sensors.kind])
+    if not len(rows):
+        raise SignalError(
+            f"{where}: no usable channel: the contract keeps {', '.join(contract.kinds)}; "
+            f"the recording has {', '.join(sensors.kinds)}",
             hint="add the kind to the contract's `kinds`, or repair the types in `channels`",
         )
+    return rows
+
+
+def _kinds_step(
+    sensors: Sensors, rows: np.ndarray, contract: SignalContract, lowpass_hz: float | None
+) -> dict[str, Any]:
     step: dict[str, Any] = {"step": "keep_kinds", "kinds": list(contract.kinds)}
-    lowpass = _header_lowpass(recording)
-    if lowpass is not None and lowpass < contract.band_hz[1]:
+    high = contract.band_hz[1]
+    if lowpass_hz is not None and lowpass_hz < high:
         step["notes"] = [
-            f"recorded with a low-pass at {lowpass:g} Hz, below the band's {contract.band_hz[1]:g}"
+            f"recorded with a low-pass at {lowpass_hz:g} Hz, below the band's {high:g}"
         ]
-    return _select(recording, keep, "of a kind the contract does not keep", step)
+    if others := sorted(set(range(len(sensors))) - set(rows.tolist())):
+        step["dropped"] = {sensors.ch_names[i]: _NOT_KEPT for i in others}
+    return step
 
 
-def _header_lowpass(recording: Recording) -> float | None:
-    for step in recording.history:
-        if step.get("lowpass_hz") is not None:
-            return float(step["lowpass_hz"])
-    return None
+def _temporal(
+    recording: Recording, contract: SignalContract
+) -> tuple[list[Temporal], list[dict[str, Any]]]:
+    """Return the filters a contract asks for, and what was found out on the way.
+
+    The recording is as recorded; its middle is enough.
+    """
+    low, high = contract.band_hz
+    steps: list[Temporal] = []
+    found: list[dict[str, Any]] = []
+    if contract.line_hz != "none":
+        step: dict[str, Any] = {"step": "find_mains"}
+        if contract.line_hz == "auto":
+            line, step["prominence"] = find_mains(recording)
+        else:
+            line = contract.line_hz
+        found.append(step | {"line_hz": line})
+        # what lies beyond the low-pass's slope needs no notch
+        reach = min(recording.sfreq / 2 - 1, 1.25 * high + 2)
+        if line is not None and (freqs := harmonics(line, reach)):
+            steps.append(Notch(freqs_hz=freqs))
+    return [*steps, BandPass(low_hz=low, high_hz=high), Resample(sfreq=contract.sfreq)], found
 
 
-def _select(recording: Recording, keep: np.ndarray, why: str, step: dict[str, Any]) -> Recording:
-    if keep.all():
-        return recording.evolve(step)
-    names = np.asarray(recording.sensors.ch_names)[~keep]
-    return recording.evolve(
-        {**step, "dropped": {str(name): why for name in names}},
-        signal=recording.signal[keep],
-        sensors=recording.sensors.select(np.flatnonzero(keep)),
-    )
-
-
-def _without_mains(recording: Recording, contract: SignalContract) -> Recording:
-    if contract.line_hz == "none":
-        return recording
-    step: dict[str, Any] = {"step": "find_mains"}
-    if contract.line_hz == "auto":
-        line, step["prominence"] = find_mains(recording)
-    else:
-        line = contract.line_hz
-    step["line_hz"] = line
-    recording = recording.evolve(step)
-    if line is None:
-        return recording
-    # what lies beyond the low-pass's slope needs no notch
-    reach = min(recording.sfreq / 2 - 1, 1.25 * contract.band_hz[1] + 2)
-    freqs = harmonics(line, reach)
-    return Notch(freqs_hz=freqs)(recording) if freqs else recording
+def _referenced(recording: Recording, contract: SignalContract, check_units: bool) -> Recording:
+    """Drop what would spoil a reference, check units; reference samples when they are asked for."""
+    recording = _without_outliers(recording)
+    if check_units:
+        check_amplitude(recording.signal, recording.sensors, recording.recording_id)
+    spatial = Rereference(reference=contract.references).operator(recording)
+    return recording if spatial is None else spatial.lazily(recording)
 
 
 def _without_outliers(recording: Recording) -> Recording:
@@ -139,11 +244,29 @@ def _without_outliers(recording: Recording) -> Recording:
     keep = np.ones(len(amplitude), bool)
     for kind in np.unique(recording.sensors.kind):
         rows = recording.sensors.of_kind(SensorKind(kind))
-        middle = float(np.median(amplitude[rows]))
-        if len(rows) >= 3 and middle > 0:
-            ratio = amplitude[rows] / middle
+        middling = float(np.median(amplitude[rows]))
+        if len(rows) >= 3 and middling > 0:
+            ratio = amplitude[rows] / middling
             keep[rows] = (ratio < _OUTLYING) & (ratio > 1 / _OUTLYING)
     if keep.all():
         return recording
     why = f"amplitude {_OUTLYING:g} times above or below the median channel of its kind"
-    return _select(recording, keep, why, {"step": "drop_outlying"})
+    names = [name for name, kept in zip(recording.sensors.ch_names, keep, strict=True) if not kept]
+    step = {"step": "drop_outlying", "dropped": dict.fromkeys(names, why)}
+    return selection(recording.sensors, np.flatnonzero(keep), step).lazily(recording)
+
+
+def _stretch(reader: RawReader, start: int, stop: int) -> np.ndarray:
+    """Read some of a recording; offsets are taken out before digits are."""
+    signal = reader.read(start, stop)
+    signal -= signal[:, :1]
+    return signal.astype(np.float32)
+
+
+def _in_memory(recording: Recording) -> np.ndarray:
+    if isinstance(recording.signal, np.ndarray):
+        return recording.signal
+    out = np.empty(recording.signal.shape, np.float32)
+    for start, block in recording.blocks(_STRETCH):
+        out[:, start : start + block.shape[1]] = block
+    return out

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import welch
+from scipy import fft
+from scipy.signal import get_window
 
 from neurofm.signals import Recording
 
@@ -31,13 +32,12 @@ def find_mains(recording: Recording) -> tuple[float | None, dict[str, float]]:
         upper quartile of channels.
     """
     sfreq = recording.sfreq
-    # 64 stretches of 4 s tell as much as an hour
-    most = int(256 * sfreq)
-    start = max(0, (recording.n_times - most) // 2)
-    signal = recording.signal[:, start : start + most].astype(np.float64)
-    freqs, power = welch(
-        signal, sfreq, nperseg=min(signal.shape[1], int(_STRETCH_S * sfreq)), axis=1
-    )
+    start, stop = middle(recording.n_times, sfreq)
+    signal = recording.signal[:, start:stop]
+    freqs, power = _spectra(signal, sfreq, min(stop - start, int(_STRETCH_S * sfreq)))
+    power = power[np.isfinite(power).all(axis=1)]
+    if not len(power):
+        return None, {}
     prominence = {}
     for line in CANDIDATES_HZ:
         if line + 1 >= sfreq / 2:
@@ -56,6 +56,33 @@ def find_mains(recording: Recording) -> tuple[float | None, dict[str, float]]:
     n_averaged = max(1.0, 2 * signal.shape[1] / (_STRETCH_S * sfreq) - 1)
     needed = _STANDS_OUT * (1 + 4 / n_averaged)
     return (float(best) if prominence[best] >= needed else None), prominence
+
+
+def _spectra(signal: np.ndarray, sfreq: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return frequencies, and each row's mean power spectrum over half-overlapping stretches.
+
+    In single precision and up to a factor, which makes it ten times as fast as
+    `scipy.signal.welch`.
+    """
+    window = get_window("hann", n).astype(np.float32)
+    power = np.empty((len(signal), n // 2 + 1))
+    for i, row in enumerate(signal):
+        level = (row - row[0]).astype(np.float32)
+        pieces = np.lib.stride_tricks.sliding_window_view(level, n)[:: max(1, n - n // 2)]
+        pieces = (pieces - pieces.mean(axis=1, keepdims=True)) * window
+        spectrum = fft.rfft(pieces, axis=1)
+        power[i] = (spectrum.real**2 + spectrum.imag**2).mean(axis=0, dtype=np.float64)
+    return fft.rfftfreq(n, 1 / sfreq), power
+
+
+def middle(n_times: int, sfreq: float) -> tuple[int, int]:
+    """Return start and stop of the stretch that mains are looked for in.
+
+    64 times 4 s tell as much as an hour.
+    """
+    most = int(256 * sfreq)
+    start = max(0, (n_times - most) // 2)
+    return start, min(start + most, n_times)
 
 
 def harmonics(line_hz: float, below_hz: float) -> tuple[float, ...]:

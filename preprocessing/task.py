@@ -12,8 +12,8 @@ from typing import Any
 from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.events import companion_path
-from neurofm.preprocessing.from_mne import recording_from_raw
-from neurofm.preprocessing.harmonise import dropped_channels, harmonise, notes_of
+from neurofm.preprocessing.from_mne import RawReader
+from neurofm.preprocessing.harmonise import dropped_channels, harmonise_file, notes_of
 from neurofm.preprocessing.quality import measure_quality
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.sources import SourceConfig
@@ -90,7 +90,7 @@ def preprocess_one(task: Task) -> Outcome:
 
 def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     raw, facts = open_raw(task.path, task.source.reader)
-    recording = recording_from_raw(
+    reader = RawReader(
         raw,
         task.entities,
         channels=task.source.channels,
@@ -100,8 +100,10 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         allow_unlocated=task.source.allow_unlocated,
         facts=facts,
     )
-    details |= {"sfreq_in": recording.sfreq} | _told(recording)
-    recording = harmonise(recording, task.contract)
+    details["sfreq_in"] = reader.sfreq
+    recording = harmonise_file(
+        reader, task.contract, task.store if isinstance(task.store, Path) else None
+    )
     details |= _told(recording)
     files = files_of(task)
     size, mtime_ns = stat_of(files)

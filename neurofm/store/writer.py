@@ -31,6 +31,7 @@ from neurofm.store.layout import (
     read_json,
     recording_path,
     replace_synced,
+    write_metadata,
 )
 from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.root import read_root
@@ -77,7 +78,7 @@ def create_store(
     whole_samples(chunk_s, contract.sfreq)
     if isinstance(store, Path):
         (store / "recordings").mkdir(parents=True, exist_ok=True)
-    replace_synced(store / "recordings" / "zarr.json", json.dumps(group_metadata({})).encode())
+    write_metadata(store / "recordings", group_metadata({}))
     write_index(store, [])
     about = {"format": FORMAT, "contract": contract.to_dict(), "chunk_s": chunk_s}
     root = json.dumps(group_metadata({ROOT_KEY: about}), indent=1)
@@ -141,7 +142,7 @@ def write_recording(
     chunk_len = whole_samples(about["chunk_s"], contract.sfreq)
     grid = ChunkGrid.plan(len(recording.sensors), recording.n_times, chunk_len)
     with staged(store, recording.recording_id) as folder:
-        saturated, n_bytes = write_signal(folder, recording, grid, chosen)
+        chosen, saturated, n_bytes = write_signal(folder, recording, grid, chosen)
         row = index_row(recording, provenance, n_bytes)
         details = {"saturated": saturated, "step_over_sd": chosen.step_over_sd}
         write_group(folder, recording, row, {**quality, **details}, provenance)
@@ -161,7 +162,7 @@ def _require_fit(recording: Recording, contract: SignalContract, store: Location
             f"{name} has {', '.join(other)} channels, which the store {store} does not keep",
             hint="drop the channels, or add the kind to the contract's `kinds`",
         )
-    if not recording.signal.size:
+    if 0 in recording.signal.shape:
         raise SignalError(
             f"{name} is empty: {len(recording.sensors)} channels, {recording.n_times} samples",
             hint="exclude the file",
