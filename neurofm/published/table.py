@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from neurofm.published.entry import Published
+from neurofm.published.mamba import PUBLISHED_MAMBA
 
-PUBLISHED: dict[str, Published] = {}
+PUBLISHED: dict[str, Published] = {**PUBLISHED_MAMBA}

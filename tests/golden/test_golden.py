@@ -35,13 +35,9 @@ AWAITED = {
     "LaBraM encoder (fine-tuning form)",
     "LaBraM masked code modelling",
     "MEG-GPT",
-    "Mamba block (v1)",
-    "Mamba-2 block",
     "REVE encoder",
     "REVE masked auto-encoder",
-    "SSD chunked scan (Mamba-2 operation)",
     "SimpleConv (brain decoder with spatial merger and subject layer)",
-    "selective scan (Mamba v1 operation)",
 }
 
 
