@@ -84,6 +84,8 @@ def merge(sources: Sequence[str | Location], into: str | Location, *, link: bool
     there = _rows_there(target, contract)
     homes, rows, same = _sort_out(places, target, there)
     create_store(target, contract, chunk_s=about["chunk_s"])
+    if not there:
+        recover(target)  # a merge that died while it made the store left a file under its name
     waiting: list[dict[str, Any]] = []
     try:
         for name, home in homes.items():

@@ -76,8 +76,8 @@ def _remove_folders(store: Path, names: Sequence[str]) -> None:
             aside[name] = hidden
     finally:
         change_index(store, drop=aside)
-    for hidden in aside.values():
-        shutil.rmtree(hidden, ignore_errors=True)
+        for hidden in aside.values():
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _remove_objects(store: RemotePath, names: Sequence[str]) -> None:
