@@ -152,6 +152,14 @@ def at_limits(recording: Recording) -> dict[str, float]:
     return {}
 
 
+def marked_bad(recording: Recording) -> dict[str, str]:
+    """Return the channels that a history marks as bad, and why."""
+    marked: dict[str, str] = {}
+    for step in recording.history:
+        marked |= step.get("bad", {})
+    return {name: why for name, why in marked.items() if name in recording.sensors.ch_names}
+
+
 def _flat(
     recording: Recording, stretches: Stretches, rows: np.ndarray, limits: Limits
 ) -> Iterator[tuple[int, BadChannel]]:
@@ -238,7 +246,7 @@ def _correlation(
 def _log_spectra(recording: Recording, stretches: Stretches, rows: np.ndarray) -> np.ndarray:
     """Return log10 power in bands of 1 Hz inside the pass band, shape (len(rows), bands)."""
     n, sfreq = stretches.n_times, recording.sfreq
-    low, high, notches = _passed(recording)
+    low, high, notches = band_passed(recording)
     freqs = np.fft.rfftfreq(n, 1 / sfreq)
     edges = np.arange(max(low, _BAND_HZ), min(high, 0.45 * sfreq), _BAND_HZ)
     edges = edges[[not any(abs(e + _BAND_HZ / 2 - f) < 3 for f in notches) for e in edges]]
@@ -255,8 +263,8 @@ def _log_spectra(recording: Recording, stretches: Stretches, rows: np.ndarray) -
     return np.median(logs, axis=0)
 
 
-def _passed(recording: Recording) -> tuple[float, float, list[float]]:
-    """Return what a recording's history says of its band, and of notches in it."""
+def band_passed(recording: Recording) -> tuple[float, float, list[float]]:
+    """Return what a history says of a recording's band: both edges, and notches in it, in hertz."""
     low, high, notches = 0.0, np.inf, []
     for step in recording.history:
         if step.get("step") == "band_pass":

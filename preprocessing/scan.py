@@ -10,6 +10,11 @@ import numpy as np
 _FLAT_SHARE = 0.98
 # one that is at its smallest or largest value this often has run into the amplifier's limits
 _CLIPPED_SHARE = 0.02
+# a limit is met again and again, and for several samples: the one highest peak is no limit
+_RUN = 3
+_RUNS = 2
+# stretches remembered for each channel; one that is cut off more often has no good moments
+_MOST_RUNS = 10_000
 
 
 class Scan:
@@ -30,6 +35,8 @@ class Scan:
         self._at_lowest = np.zeros(n_channels, int)
         self._at_highest = np.zeros(n_channels, int)
         self._last = np.full(n_channels, np.nan)
+        self._low_runs: list[list[tuple[int, int]]] = [[] for _ in range(n_channels)]
+        self._high_runs: list[list[tuple[int, int]]] = [[] for _ in range(n_channels)]
 
     def add(self, block: np.ndarray) -> None:
         """Count the next stretch of samples, shape (C, n).
@@ -50,14 +57,19 @@ class Scan:
             self._wrong[i] += np.count_nonzero(~np.isfinite(row))
             return
         self._repeats[i] += np.count_nonzero(row[1:] == row[:-1]) + int(row[0] == self._last[i])
+        start = self.n_times - len(row)
         if low <= self.lowest[i]:
-            before = self._at_lowest[i] if low == self.lowest[i] else 0
-            self.lowest[i] = low
-            self._at_lowest[i] = before + np.count_nonzero(row == row.dtype.type(low))
+            hit = row == row.dtype.type(low)
+            if low < self.lowest[i]:
+                self.lowest[i], self._at_lowest[i], self._low_runs[i] = low, 0, []
+            self._at_lowest[i] += np.count_nonzero(hit)
+            _extend(self._low_runs[i], hit, start)
         if high >= self.highest[i]:
-            before = self._at_highest[i] if high == self.highest[i] else 0
-            self.highest[i] = high
-            self._at_highest[i] = before + np.count_nonzero(row == row.dtype.type(high))
+            hit = row == row.dtype.type(high)
+            if high > self.highest[i]:
+                self.highest[i], self._at_highest[i], self._high_runs[i] = high, 0, []
+            self._at_highest[i] += np.count_nonzero(hit)
+            _extend(self._high_runs[i], hit, start)
 
     def unusable(self) -> dict[int, str]:
         """Return rows that carry no signal, and why."""
@@ -74,12 +86,56 @@ class Scan:
                 why[i] = f"flat for {flat:.1%} of the time"
         return why
 
+    def at_limits(self, i: int) -> float:
+        """Return the share of a channel's samples at its smallest or largest value."""
+        return float((self._at_lowest[i] + self._at_highest[i]) / max(1, self.n_times))
+
+    def clipped(self, rows: Sequence[int] | np.ndarray, join: int) -> list[tuple[int, int]]:
+        """Return the stretches in which some channel was at the limits of its amplifier.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            The channels.
+        join : int
+            Stretches that lie no more samples apart are one.
+
+        Returns
+        -------
+        list of (int, int)
+            First samples, and those after the last, in order.
+        """
+        runs = sorted(
+            run
+            for i in rows
+            for side in (self._low_runs[i], self._high_runs[i])
+            if len(long := [run for run in side if run[1] - run[0] >= _RUN]) >= _RUNS
+            for run in long
+        )
+        joined: list[tuple[int, int]] = []
+        for start, stop in runs:
+            if joined and start - joined[-1][1] <= join:
+                joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+            else:
+                joined.append((start, stop))
+        return joined
+
     def clipping_notes(self, ch_names: Sequence[str]) -> list[str]:
         """Name the usable channels that have run into the amplifier's limits."""
         unusable = self.unusable()
         notes = []
         for i, name in enumerate(ch_names):
-            share = (self._at_lowest[i] + self._at_highest[i]) / max(1, self.n_times)
+            share = self.at_limits(i)
             if i not in unusable and share > _CLIPPED_SHARE:
                 notes.append(f"{name} is at its limits for {share:.0%} of the time")
         return notes
+
+
+def _extend(runs: list[tuple[int, int]], hit: np.ndarray, start: int) -> None:
+    """Append where `hit` is true, counted from `start`; what touches the last run prolongs it."""
+    edges = np.flatnonzero(np.diff(hit, prepend=False, append=False)) + start
+    for first, last in edges.reshape(-1, 2).tolist():
+        if runs and runs[-1][1] == first:
+            runs[-1] = runs[-1][0], last
+        elif len(runs) < _MOST_RUNS:
+            runs.append((first, last))
