@@ -16,6 +16,7 @@ KindName = Literal["eeg", "mag", "grad_planar", "grad_axial", "opm", "seeg", "ec
 Reference = Literal["as_recorded", "average", "bipolar", "laplacian"]
 # contacts have neighbours along a shaft; electrodes of a cap and coils have not
 _ON_SHAFTS = ("seeg", "ecog", "dbs")
+CtfGrade = Literal["as_recorded", 0, 1, 2, 3]
 Normalisation = Literal["channel", "kind", "group", "quantile", "fixed"]
 
 # Robust standard deviation of band-passed signals, (low, high) in the kind's SI unit: wide
@@ -50,6 +51,9 @@ class SignalContract(Config):
         Reference per kind; kinds not named stay as recorded. ``bipolar`` and ``laplacian`` are
         for intracranial contacts: differences along a shaft, and each contact against those
         beside it.
+    ctf_grade : 0, 1, 2, 3 or "as_recorded"
+        Compensation grade that CTF recordings are brought to before their reference channels
+        go; other devices have none.
     normalisation : "channel", "kind", "group", "quantile" or "fixed"
         What makes a signal unitless. Each channel is divided by its robust standard deviation
         over the recording (``channel``), by the median of these over its kind (``kind``: weak
@@ -73,6 +77,7 @@ class SignalContract(Config):
     band_hz: tuple[float, float]
     line_hz: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = "auto"
     reference: dict[KindName, Reference] = Field(default_factory=dict)
+    ctf_grade: CtfGrade = 3
     normalisation: Normalisation = "channel"
     quantile: float = Field(default=0.95, gt=0, le=1)  # as BIOT
     scale: dict[KindName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -213,8 +218,13 @@ def robust_sd(signal: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (C,)
         One value a row.
     """
-    low, high = np.percentile(thinned(signal), [25, 75], axis=1)
-    return (high - low) / 1.349
+    # sorting whole rows is four times as fast as numpy's percentile; what is not a number is last
+    rows = np.sort(thinned(signal), axis=1)
+    at = np.array([0.25, 0.75]) * (rows.shape[1] - 1)
+    below = at.astype(int)
+    above = np.minimum(below + 1, rows.shape[1] - 1)
+    low, high = (rows[:, below] + (at - below) * (rows[:, above] - rows[:, below].astype(float))).T
+    return np.where(np.isnan(rows[:, -1]), np.nan, (high - low) / 1.349)
 
 
 def check_amplitude(signal: np.ndarray, sensors: Sensors, where: str) -> None:

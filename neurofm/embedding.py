@@ -176,7 +176,11 @@ def windows_of(
     SensorError
         If nothing has a position.
     """
-    reading: dict[str, Any] = {"unit_scale": unit_scale, "allow_unlocated": allow_unlocated}
+    reading: dict[str, Any] = {
+        "unit_scale": unit_scale,
+        "allow_unlocated": allow_unlocated,
+        "ctf_grade": contract.ctf_grade,
+    }
     if isinstance(source, Recording):
         if unit_scale != 1.0:
             source = source.evolve(signal=source.signal * np.float32(unit_scale))

@@ -10,13 +10,15 @@ from typing import Any
 import mne
 import numpy as np
 
+from neurofm.contract import CtfGrade
 from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.channels import ChannelType, repair_types
 from neurofm.preprocessing.events import EventsConfig, collect_events
+from neurofm.preprocessing.header import brain_channels, describe, label_of, listed, position_notes
 from neurofm.preprocessing.magic import Facts
+from neurofm.preprocessing.meg import compensated, filtered_before
 from neurofm.preprocessing.read import READER_FAILURES
 from neurofm.preprocessing.scan import Scan
-from neurofm.sensors import Knowledge, Sensors, kind_of, sensors_from_info
 from neurofm.signals import Entities, Recording
 
 # numbers held at a time while a recording is read into memory: 32 MB of float64
@@ -45,7 +47,9 @@ class RawReader:
     allow_unlocated : bool
         Accept a recording of which no channel has a position.
     facts : Facts, optional
-        What was found in the file's bytes.
+        What was found in the file's bytes, and in the files beside it.
+    ctf_grade : int or "as_recorded"
+        Compensation grade that CTF recordings are brought to.
 
     Attributes
     ----------
@@ -63,14 +67,14 @@ class RawReader:
     Raises
     ------
     SensorError
-        If names occur twice, or a coil is unknown.
+        If names occur twice, a coil is unknown, or the compensation grade cannot be had.
     SignalError
         If no channel is a brain sensor.
     SourceError
         If the stim channels or the events file cannot be read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is read, how it is repaired, what else is known
         self,
         raw: mne.io.BaseRaw,
         entities: Entities,
@@ -81,23 +85,29 @@ class RawReader:
         unit_scale: float = 1.0,
         allow_unlocated: bool = False,
         facts: Facts | None = None,
+        ctf_grade: CtfGrade = 3,
     ):
         self.entities = entities
         self.where = _where(raw, entities)
-        self._raw = raw
+        self._raw, compensation = compensated(raw, ctf_grade, self.where)
         self._unit_scale = unit_scale
         self._allow_unlocated = allow_unlocated
         facts = facts or Facts()
         info, self._dropped = repair_types(raw.info, channels or {}, self.where)
         for name in info["ch_names"]:
-            if _label(name, facts) in facts.unusable:
-                self._dropped.setdefault(name, facts.unusable[_label(name, facts)])
-        self._picks = _picks(info, self._dropped, self.where)
+            if label_of(name, facts) in facts.unusable:
+                self._dropped.setdefault(name, facts.unusable[label_of(name, facts)])
+        self._picks = brain_channels(info, self._dropped, self.where)
         self._names = [info["ch_names"][i] for i in self._picks]
-        self.sensors = _sensors(info, self._picks, facts, self.where)
+        self.sensors = describe(info, self._picks, facts, self.where)
         self.sfreq = float(info["sfreq"])
         self.n_times = int(raw.n_times)
-        self._header = {"highpass_hz": info["highpass"], "lowpass_hz": info["lowpass"]}
+        self._header = {
+            "highpass_hz": info["highpass"],
+            "lowpass_hz": info["lowpass"],
+            **compensation,
+            **filtered_before(info),
+        }
         stim = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, stim=True, exclude=[])]
         with _reading(self.where):
             self.events, told = collect_events(raw, events or EventsConfig(), companion, stim)
@@ -156,13 +166,13 @@ class RawReader:
         keep = np.array([i for i in range(len(self._names)) if i not in why], int)
         if not len(keep):
             raise SignalError(
-                f"{self.where}: no usable channel: {_list(dropped)}",
+                f"{self.where}: no usable channel: {listed(dropped)}",
                 hint="nothing was connected, or the file is damaged; exclude it",
             )
         found, told = self._notes
         notes = [
             *found,
-            *_position_notes(self.sensors.select(keep), self._allow_unlocated, self.where),
+            *position_notes(self.sensors.select(keep), self._allow_unlocated, self.where),
             *scan.clipping_notes(self.sensors.ch_names),
             *told,
         ]
@@ -240,66 +250,3 @@ def _reading(where: str) -> Iterator[None]:
 def _where(raw: mne.io.BaseRaw, entities: Entities) -> str:
     files = [str(f) for f in raw.filenames if f is not None]
     return files[0] if files else entities.recording_id
-
-
-def _label(name: str, facts: Facts) -> str:
-    """Undo the running number a reader gave to a label that occurs more than once."""
-    label, dash, number = name.rpartition("-")
-    return label if dash and number.isdigit() and label in facts.duplicates else name.strip()
-
-
-def _picks(info: mne.Info, dropped: dict[str, str], where: str) -> list[int]:
-    keep = [i for i, ch in enumerate(info["chs"]) if ch["ch_name"] not in dropped]
-    with _naming(where):
-        among = [i for i in keep if kind_of(info["chs"][i]) is not None]
-    if not among:
-        raise SignalError(
-            f"{where}: no usable channel: none of {len(info['ch_names'])} is a brain sensor"
-            + (f" ({_list(dropped)})" if dropped else ""),
-            hint="repair the types in the config's `channels`, for example {'LFP*': dbs}",
-        )
-    return among
-
-
-def _sensors(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sensors:
-    if facts.duplicates:
-        labels = [_label(info["ch_names"][i], facts) for i in picks]
-        info = info.copy()
-        with info._unlock():
-            for i, label in zip(picks, labels, strict=True):
-                info["chs"][i]["ch_name"] = label
-    with _naming(where):
-        return sensors_from_info(info, picks)
-
-
-@contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Say which file an error about a sensor is about."""
-    try:
-        yield
-    except SensorError as error:
-        raise SensorError(f"{where}: {error.problem}", hint=error.hint) from None
-
-
-def _position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list[str]:
-    located = sensors.located
-    if not located.any() and not allow_unlocated:
-        raise SensorError(
-            f"{where}: no channel has a position: none is digitised, and none of "
-            f"{', '.join(sensors.ch_names[:6])}, … is a name of the 10-05 system",
-            hint="add positions to the files, rename the channels, or accept recordings "
-            "without any by `allow_unlocated: true` in the source",
-        )
-    notes = []
-    if not located.all():
-        names = [n for n, known in zip(sensors.ch_names, located, strict=True) if not known]
-        notes.append(f"{len(names)} channels without a position: {', '.join(names[:10])}")
-    if (sensors.known == Knowledge.DEVICE).any():
-        notes.append("positions are in the device frame: the file has no device-to-head transform")
-    return notes
-
-
-def _list(dropped: Mapping[str, Any], most: int = 6) -> str:
-    items = [f"{name}: {why}" for name, why in list(dropped.items())[:most]]
-    more = len(dropped) - most
-    return "; ".join(items) + (f"; and {more} more" if more > 0 else "")

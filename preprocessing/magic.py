@@ -20,11 +20,21 @@ class Facts:
         Channel name -> why its samples mean nothing.
     duplicates : set of str
         Channel labels that occur more than once; readers number them.
+    regions : dict
+        Channel name -> atlas region, as a file beside the recording gives it.
+    reference : str
+        What potentials are taken against, as such a file says; empty if none does.
+    frame : str
+        ``mni`` or ``scan``, where such a file says that positions are in this frame and the
+        reader has taken them for the head's.
     """
 
     notes: list[str] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)
     duplicates: set[str] = field(default_factory=set)
+    regions: dict[str, str] = field(default_factory=dict)
+    reference: str = ""
+    frame: str = ""
 
 
 def refuse_placeholder(path: Path, head: bytes) -> None:

@@ -1,0 +1,118 @@
+"""Which channels of an MNE recording are brain sensors, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import mne
+
+from neurofm.errors import SensorError, SignalError
+from neurofm.preprocessing.magic import Facts
+from neurofm.sensors import MEG_KINDS, Knowledge, Sensors, kind_of, sensors_from_info
+
+# what a file beside the recording calls the frame of its positions
+_FRAMES = {"mni": Knowledge.MNI, "scan": Knowledge.SCAN}
+_OTHER_FRAMES = {
+    Knowledge.DEVICE: "positions are in the device frame: the file has no device-to-head transform",
+    Knowledge.MNI: "positions are in MNI space",
+    Knowledge.SCAN: "positions are in the frame of a scan: no transform to the head is known",
+}
+
+
+def label_of(name: str, facts: Facts) -> str:
+    """Undo the running number a reader gave to a label that occurs more than once."""
+    label, dash, number = name.rpartition("-")
+    return label if dash and number.isdigit() and label in facts.duplicates else name.strip()
+
+
+def brain_channels(info: mne.Info, dropped: dict[str, str], where: str) -> list[int]:
+    """Return the indices of brain sensors that are not dropped; raise if there is none."""
+    keep = [i for i, ch in enumerate(info["chs"]) if ch["ch_name"] not in dropped]
+    with _naming(where):
+        among = [i for i in keep if kind_of(info["chs"][i]) is not None]
+    if not among:
+        raise SignalError(
+            f"{where}: no usable channel: none of {len(info['ch_names'])} is a brain sensor"
+            + (f" ({listed(dropped)})" if dropped else ""),
+            hint="repair the types in the config's `channels`, for example {'LFP*': dbs}",
+        )
+    return among
+
+
+def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sensors:
+    """Read the sensors of a recording from its header and the files beside it.
+
+    Parameters
+    ----------
+    info : mne.Info
+        With repaired channel types.
+    picks : list of int
+        The brain sensors.
+    facts : Facts
+        What else was found: labels that occur twice, regions, frame and reference.
+    where : str
+        The file, for messages.
+
+    Returns
+    -------
+    Sensors
+        One entry per pick.
+    """
+    labels = [label_of(info["ch_names"][i], facts) for i in picks]
+    if facts.duplicates:
+        info = info.copy()
+        with info._unlock():
+            for i, label in zip(picks, labels, strict=True):
+                info["chs"][i]["ch_name"] = label
+    with _naming(where):
+        sensors = sensors_from_info(info, picks)
+    electric = [kind not in MEG_KINDS for kind in sensors.kind]
+    known = sensors.known.copy()
+    if facts.frame:
+        known[electric & (known == Knowledge.MEASURED)] = _FRAMES[facts.frame]
+    return sensors.evolve(
+        known=known,
+        region=tuple(facts.regions.get(label) for label in labels),
+        reference=tuple(
+            of or (facts.reference or None if potential else None)
+            for of, potential in zip(sensors.reference, electric, strict=True)
+        ),
+    )
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say which file an error about a sensor is about."""
+    try:
+        yield
+    except SensorError as error:
+        raise SensorError(f"{where}: {error.problem}", hint=error.hint) from None
+
+
+def position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list[str]:
+    """Say what is not known of where sensors are; raise if nothing is, and that is not allowed."""
+    located = sensors.located
+    if not located.any() and not allow_unlocated:
+        raise SensorError(
+            f"{where}: no channel has a position: none is digitised, and none of "
+            f"{', '.join(sensors.ch_names[:6])}, … is a name of the 10-05 system",
+            hint="add positions to the files, rename the channels, or accept recordings "
+            "without any by `allow_unlocated: true` in the source",
+        )
+    notes = []
+    if not located.all():
+        names = [n for n, known in zip(sensors.ch_names, located, strict=True) if not known]
+        notes.append(f"{len(names)} channels without a position: {', '.join(names[:10])}")
+    for knowledge, said in _OTHER_FRAMES.items():
+        if (sensors.known == knowledge).any():
+            notes.append(said)
+    return notes
+
+
+def listed(dropped: Mapping[str, Any], most: int = 6) -> str:
+    """Return the first of what was dropped, with the reasons, in one line."""
+    items = [f"{name}: {why}" for name, why in list(dropped.items())[:most]]
+    more = len(dropped) - most
+    return "; ".join(items) + (f"; and {more} more" if more > 0 else "")
