@@ -155,7 +155,7 @@ class SlurmConfig(Config):
             job_script_prologue=list(self.prologue),
             # the children hold the data, which Dask does not see
             worker_extra_args=["--memory-limit", "0"],
-            dashboard_address=":0",
+            scheduler_options={"dashboard_address": ":0"},
             **{key: value for key, value in given.items() if value},
         )
 

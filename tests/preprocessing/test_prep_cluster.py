@@ -21,12 +21,14 @@ from neurofm.preprocessing.worker import TimedOut, WorkerDied
 
 CALL = operator.call
 
+# keeps the script, as SLURM does: it is deleted once it was submitted
 FAKE_SBATCH = f"""#!{sys.executable}
-import pathlib, subprocess, sys
-script = sys.argv[-1]
-log = open(pathlib.Path(__file__).with_name("job.log"), "ab")
+import pathlib, shutil, subprocess, sys
+here = pathlib.Path(__file__).parent
+script = shutil.copy(sys.argv[-1], here / "job.sh")
+log = open(here / "job.log", "ab")
 job = subprocess.Popen(["bash", script], stdout=log, stderr=log, start_new_session=True)
-with open(pathlib.Path(__file__).with_name("jobs"), "a") as jobs:
+with open(here / "jobs", "a") as jobs:
     jobs.write(f"{{job.pid}}\\n")
 print(f"Submitted batch job {{job.pid}}")
 """
