@@ -21,24 +21,29 @@ from neurofm.signals import Batch
 from neurofm.tokenizers.table import TOKENIZERS
 
 CONTRACT = SignalContract(sfreq=50, band_hz=(0.5, 25), window_s=2)
-SETTINGS = {"backbone": {"transformer": {"depth": 2, "n_heads": 4}}, "tokenizer": {}}
 # attention along one axis only is no backbone of its own: tests/backbones has its properties
 MIXES = ("full", "criss_cross", "split_halves", "factorised")
-TABLE = list(itertools.product(TOKENIZERS, BACKBONES, MIXES))
+MAMBA1 = {"name": "mamba1", "d_state": 4}
+MAMBA2 = {"name": "mamba2", "d_state": 8, "headdim": 8}
+VARIANTS = {
+    "transformer": {mix: {"depth": 2, "n_heads": 4, "attention": mix} for mix in MIXES},
+    "mamba": {
+        "version_1": {"depth": 1, "mixer": MAMBA1, "scan": "time_within_site"},
+        "version_2": {"depth": 1, "mixer": MAMBA2, "scan": "site_within_time"},
+        "per_site": {"depth": 1, "mixer": MAMBA2, "scan": "per_site", "norm_place": "post"},
+        "hybrid": {"depth": 3, "mixer": MAMBA2, "attention_every": 2, "n_heads": 4},
+    },
+}
+TABLE = [(t, b, v) for t, b in itertools.product(TOKENIZERS, BACKBONES) for v in VARIANTS[b]]
 every_encoder = pytest.mark.parametrize("parts", TABLE, ids="-".join)
 
 
 def build_encoder(parts=("linear_patch", "transformer", "criss_cross"), **changes):
-    tokenizer, backbone, attention = parts
+    tokenizer, backbone, variant = parts
     values = {
         "width": 32,
         "tokenizer": {"name": tokenizer, "patch_s": 0.4},
-        "backbone": {
-            "name": backbone,
-            "attention": attention,
-            **SETTINGS["backbone"][backbone],
-            **changes,
-        },
+        "backbone": {"name": backbone, **VARIANTS[backbone][variant], **changes},
     }
     torch.manual_seed(0)
     return parse_config(EncoderConfig, values, where="test").build(CONTRACT)
@@ -107,10 +112,10 @@ def test_every_combination_runs_forward_and_backward_and_reaches_every_parameter
 def test_the_tables_hold_every_part_under_its_own_name():
     for table in (TOKENIZERS, BACKBONES):
         assert all(config.model_fields["name"].default == name for name, config in table.items())
-    union = EncoderConfig.model_fields["tokenizer"].annotation
-    assert set(get_args(union)) == set(TOKENIZERS.values())
-    assert EncoderConfig.model_fields["backbone"].annotation in BACKBONES.values()
-    assert set(SETTINGS["backbone"]) == set(BACKBONES)
+    for part, table in (("tokenizer", TOKENIZERS), ("backbone", BACKBONES)):
+        union = EncoderConfig.model_fields[part].annotation
+        assert set(get_args(union)) == set(table.values())
+    assert set(VARIANTS) == set(BACKBONES)
     assert set(ATTENTIONS) == set(get_args(AttentionName)) == {*MIXES[:3], "sites", "patches"}
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from neurofm.backbones.mamba import MambaConfig
 from neurofm.backbones.transformer import TransformerConfig
 
-BACKBONES = {"transformer": TransformerConfig}
+BACKBONES = {"transformer": TransformerConfig, "mamba": MambaConfig}
 
-BackboneConfig = TransformerConfig  # becomes a union on `name` with the second backbone
+BackboneConfig = Annotated[TransformerConfig | MambaConfig, Field(discriminator="name")]

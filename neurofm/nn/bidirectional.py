@@ -1,0 +1,78 @@
+"""A mixer in each direction of time, each with weights of its own."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from neurofm.nn.initialise import initialise_linear
+from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.scan_order import Sequences
+
+
+class BidirectionalBlock(nn.Module):
+    """Add to each token what a mixer says of those before it, and another of those after it.
+
+    Parameters
+    ----------
+    forwards : Module
+        Maps sequences (N, L, D) to the same shape, looking backwards only.
+    backwards : Module or None
+        Another one for the reversed sequence; None leaves the future out.
+    width : int
+        D.
+    norm : "layer" or "rms"
+        Normalisation, with `norm_place`: of what goes in ("pre"), or of the sum ("post").
+    norm_place : "pre" or "post"
+        See `norm`.
+    dropout : float
+        Share of features dropped of what is added, in training.
+    """
+
+    def __init__(
+        self,
+        forwards: nn.Module,
+        backwards: nn.Module | None,
+        width: int,
+        *,
+        norm: NormName = "layer",
+        norm_place: str = "pre",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.forwards = forwards
+        self.backwards = backwards
+        self.norm = build_norm(norm, width)
+        self.norm_first = norm_place == "pre"
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, order: Sequences | None = None) -> Tensor:
+        """Mix tokens.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, L, D)
+            Sequences.
+        order : Sequences, optional
+            Where each sequence ends; by default all of its tokens are present.
+
+        Returns
+        -------
+        Tensor, shape (N, L, D)
+            What came in, and what was added.
+        """
+        within = self.norm(x) if self.norm_first else x
+        added = self.forwards(within)
+        if self.backwards is not None:
+            if order is None:
+                added = added + self.backwards(within.flip(1)).flip(1)
+            else:
+                added = added + order.reverse(self.backwards(order.reverse(within)))
+        x = x + self.dropout(added)
+        return x if self.norm_first else self.norm(x)
+
+    def initialise(self, depth: int) -> None:
+        """Draw the projections; what is added starts smaller the deeper the stack."""
+        added = 2 * depth if self.backwards is not None else depth
+        for name, module in self.named_modules():
+            if name.endswith(("in_proj", "out_proj")) and isinstance(module, nn.Linear):
+                initialise_linear(module, added**0.5 if name.endswith("out_proj") else 1.0)
