@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -20,13 +21,12 @@ from scipy.signal import fftconvolve
 
 Read = Callable[[int, int], np.ndarray]
 Sink = Callable[[int, np.ndarray], None]
-Seen = Callable[[np.ndarray], None]
 
 # Block lengths that are tried, beside the length of the operator: up to here a row and its
 # spectrum stay in the processor's cache.
 _LONGEST = 100_000
-# Rows transformed together: as many as the processor works on at once.
-_ROWS = 8
+# Rows transformed together: as many as the processor works on at once, and its cache holds.
+_ROWS = 4
 # Numbers read at a time, so that sorting samples by channel happens in the cache.
 _TILE = 1 << 18
 # A resampler is flat up to this part of the lower Nyquist frequency, and then falls to zero.
@@ -144,7 +144,7 @@ def run(
     n_channels: int,
     pieces: Sequence[tuple[int, int]],
     sink: Sink,
-    seen: Seen | None = None,
+    dtype: Any = np.float64,
 ) -> None:
     """Apply an operator to a recording, a block at a time.
 
@@ -164,14 +164,14 @@ def run(
     sink : callable
         Takes the first sample and the samples (C, n) of float32 of each block that comes out,
         in order; what it is given is written over afterwards.
-    seen : callable, optional
-        Is shown every block that was read, in order.
+    dtype : dtype
+        What samples are kept as until they are filtered; float32 only where they are exact in it.
     """
     n_out = operator.n_times_out(pieces[-1][1])
     for start, stop in pieces:
         first = ceil(start * operator.ratio)
         last = n_out if stop == pieces[-1][1] else ceil(stop * operator.ratio)
-        piece = _Piece(read, seen, start, stop)
+        piece = _Piece(read, start, stop, dtype)
         shift = float(first / operator.ratio - start)
         apply = _stream if operator.reach < stop - start else _at_once
         apply(operator, piece, n_channels, shift, last - first, _from(first, sink))
@@ -184,9 +184,9 @@ def _from(first: int, sink: Sink) -> Sink:
 class _Piece:
     """The samples of one stretch, numbered from its start."""
 
-    def __init__(self, read: Read, seen: Seen | None, start: int, stop: int):
-        self._read, self._seen, self._start = read, seen, start
-        self.n_times = stop - start
+    def __init__(self, read: Read, start: int, stop: int, dtype: Any):
+        self._read, self._start = read, start
+        self.n_times, self.dtype = stop - start, dtype
 
     def into(self, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) with samples from `start` on."""
@@ -195,8 +195,6 @@ class _Piece:
         for at in range(0, out.shape[1], step):
             stop = min(at + step, out.shape[1])
             out[:, at:stop] = self._read(start + at, start + stop)
-        if self._seen is not None:
-            self._seen(out)
 
 
 def _stream(
@@ -209,7 +207,9 @@ def _stream(
     hop = n - 2 * margin
     block = _Block(operator, n, shift)
     hop_out, skip = int(hop * ratio), int(margin * ratio)
-    window = np.empty((n_channels, n))  # its first sample is sample start - margin of the piece
+    window = np.empty(
+        (n_channels, n), piece.dtype
+    )  # its first sample is sample start - margin of the piece
     for number, start in enumerate(range(0, piece.n_times, hop)):
         known = margin
         if start:
@@ -224,7 +224,7 @@ def _stream(
             _reflect_right(window, until, margin)
         count = min(hop_out, n_out - number * hop_out)
         if count > 0:
-            sink(number * hop_out, block.apply(window, skip, count))
+            sink(number * hop_out, block.apply(window, slice(skip, skip + count)))
 
 
 def _at_once(
@@ -236,7 +236,7 @@ def _at_once(
     for kernel in operator.kernels:
         signal = _convolved(signal, kernel)
     changed = Operator(operator.sfreq, operator.sfreq_out)
-    there = _Piece(lambda a, b: signal[:, a:b], None, 0, piece.n_times)
+    there = _Piece(lambda a, b: signal[:, a:b], 0, piece.n_times, np.float64)
     _stream(changed, there, n_channels, shift, n_out, sink)
 
 
@@ -290,42 +290,42 @@ class _Block:
     """An operator on blocks of one length."""
 
     def __init__(self, operator: Operator, n: int, shift: float):
-        self._n, self._m = n, int(n * operator.ratio)
+        self._m = int(n * operator.ratio)
         response = operator.response(n, shift)
         self._response = {np.float64: response, np.float32: _narrow(response)}
-        self._step = float(1 / operator.ratio)
-        self._shift = shift
+        self._ramp = np.linspace(0, 1, n)
+        self._narrow_ramp = self._ramp.astype(np.float32)
+        at = (np.arange(self._m) / float(operator.ratio) + shift) / max(1, n - 1)
+        self._ramp_out = (operator.offset_gain * at).astype(np.float32)
         self._offset_gain = operator.offset_gain
-        self._ramp = np.arange(n) / (n - 1) if n > 1 else np.zeros(n)
 
-    def apply(self, window: np.ndarray, skip: int, count: int) -> np.ndarray:
-        """Return `count` samples of what comes out, without the first `skip`: (C, count).
+    def apply(self, window: np.ndarray, kept: slice) -> np.ndarray:
+        """Return the part `kept` of what comes out, shape (C, n).
 
         A straight line is taken out first and put back as the operator leaves it, which for
         symmetric filters is known exactly: an offset or a drift costs no digits.
         """
-        out = np.empty((len(window), count), np.float32)
-        at = (np.arange(skip, skip + count) * self._step + self._shift) / max(1, self._n - 1)
+        out = np.empty((len(window), kept.stop - kept.start), np.float32)
         with np.errstate(invalid="ignore", over="ignore"):  # rows of NaN stay rows of NaN
             for first in range(0, len(window), _ROWS):
-                rows = window[first : first + _ROWS]
-                out[first : first + _ROWS] = self._rows(rows, slice(skip, skip + count))
-            if abs(self._offset_gain) > 0:
-                start, stop = window[:, 0], window[:, -1]
-                line = start[:, None] + (stop - start)[:, None] * at
-                out += self._offset_gain * line
+                self._rows(window[first : first + _ROWS], kept, out[first : first + _ROWS])
         return out
 
-    def _rows(self, rows: np.ndarray, kept: slice) -> np.ndarray:
-        start, stop = rows[:, :1], rows[:, -1:]
+    def _rows(self, rows: np.ndarray, kept: slice, out: np.ndarray) -> None:
+        start, rise = rows[:, 0], rows[:, -1] - rows[:, 0]
         flat = np.empty(rows.shape, np.float32)
-        np.subtract(rows, start + (stop - start) * self._ramp, out=flat, casting="same_kind")
-        done = self._transformed(flat)[:, kept]
-        lost = _DOUBLE_BEYOND**2 * _power(done) < _power(flat)
+        for i, row in enumerate(rows):
+            flat[i] = row - start[i]
+            flat[i] -= self._narrow_ramp * np.float32(rise[i])
+        out[:] = self._transformed(flat)[:, kept]
+        # the line itself has been rounded too, ten times less than a transform rounds
+        lost = _power(flat) + (rise / 30) ** 2 > _DOUBLE_BEYOND**2 * _power(out)
         if lost.any():
-            again = rows[lost] - (start[lost] + (stop[lost] - start[lost]) * self._ramp)
-            done[lost] = self._transformed(again)[:, kept]
-        return done
+            line = start[lost, None] + rise[lost, None] * self._ramp
+            out[lost] = self._transformed(rows[lost] - line)[:, kept]
+        for i, row in enumerate(out):
+            row += self._ramp_out[kept] * np.float32(rise[i])
+            row += np.float32(self._offset_gain * start[i])
 
     def _transformed(self, rows: np.ndarray) -> np.ndarray:
         response = self._response[rows.dtype.type]
@@ -340,4 +340,4 @@ def _narrow(response: np.ndarray) -> np.ndarray:
 
 def _power(rows: np.ndarray) -> np.ndarray:
     """Return the mean square of each row."""
-    return np.einsum("ij,ij->i", rows, rows) / rows.shape[1]
+    return np.array([np.dot(row, row) for row in rows]) / rows.shape[1]
