@@ -97,7 +97,7 @@ class GridAttention(nn.Module):
     width : int
         D.
     n_heads : int
-        H; divides `width` into heads of an even number of features.
+        H; divides `width`.
     bias : bool
         Whether queries, keys and values have offsets.
     qk_norm : "layer" or "rms", optional
@@ -119,11 +119,11 @@ class GridAttention(nn.Module):
         causal: bool = False,
     ):
         super().__init__()
-        if width % n_heads or width // n_heads % 2:
-            good = [h for h in range(1, width + 1) if width % h == 0 and width // h % 2 == 0]
+        if width % n_heads:
+            good = [h for h in range(1, width + 1) if width % h == 0]
             raise ConfigError(
-                f"width {width} cannot be split into {n_heads} heads of an even number of features",
-                hint=f"n_heads may be {', '.join(map(str, good))}" if good else "use an even width",
+                f"width {width} cannot be split into {n_heads} heads",
+                hint=f"n_heads may be {', '.join(map(str, good))}",
             )
         self.n_heads = n_heads
         self.causal = causal

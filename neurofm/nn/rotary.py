@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from neurofm.errors import ConfigError
+
 BASE = 1000.0  # the slowest pair of features turns once in about 6 000 patches
 Pairs = Literal["halves", "adjacent"]
 Turn = tuple[Tensor, Tensor, Pairs]
@@ -37,6 +39,11 @@ class Rotary(nn.Module):
         spread_over: int = 1,
     ):
         super().__init__()
+        if head_width % 2:
+            raise ConfigError(
+                f"rotary encoding turns pairs of features, and a head has {head_width}",
+                hint="choose n_heads so that width / n_heads is even",
+            )
         self.head_width = head_width
         self.base = base
         self.pairs: Pairs = pairs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from neurofm.published.cbramod import PUBLISHED_CBRAMOD
 from neurofm.published.entry import Published
 from neurofm.published.mamba import PUBLISHED_MAMBA
 
-PUBLISHED: dict[str, Published] = {**PUBLISHED_MAMBA}
+PUBLISHED: dict[str, Published] = {**PUBLISHED_CBRAMOD, **PUBLISHED_MAMBA}

@@ -23,7 +23,6 @@ AWAITED = {
     "BaRISTA (parcels)",
     "BrainOmni",
     "BrainTokenizer",
-    "CBraMod",
     "Du-IN VQ-VAE",
     "Du-IN classifier",
     "Du-IN masked code prediction",

@@ -79,15 +79,20 @@ def test_criss_cross_is_two_attentions_written_out():
     torch.testing.assert_close(layer(x, None, turn), layer.project_out(gathered.flatten(-2)))
 
 
-@pytest.mark.parametrize(("width", "n_heads"), [(16, 3), (12, 4), (8, 8)])
+@pytest.mark.parametrize(("width", "n_heads"), [(16, 3), (12, 8)])
 def test_heads_that_do_not_fit_the_width_are_refused(width, n_heads):
     with pytest.raises(ConfigError, match=rf"width {width} cannot be split into {n_heads} heads"):
         FullAttention(width, n_heads)
 
 
 def test_the_hint_lists_the_heads_that_fit():
-    with pytest.raises(ConfigError, match=r"n_heads may be 1, 2, 3, 6$"):
+    with pytest.raises(ConfigError, match=r"n_heads may be 1, 2, 3, 4, 6, 12$"):
         FullAttention(12, 5)
+
+
+def test_rotary_refuses_heads_of_an_odd_number_of_features():
+    with pytest.raises(ConfigError, match=r"pairs of features, and a head has 3\n.*n_heads so that"):
+        Rotary(3)
 
 
 def test_criss_cross_needs_an_even_number_of_heads():

@@ -22,9 +22,7 @@ def run(entry, fixture, weights, inputs):
         },
     ) as seen:
         found["output.reconstruction"] = model(x)
-        n_filters = model.convs.convs[0].out_channels
-        steps = seen.pop("convs").unflatten(-1, (-1, n_filters))  # (B, N, steps, filters)
-        found["mid.conv_branch"] = steps.permute(0, 3, 1, 2)
+        found["mid.conv_branch"] = seen.pop("convs").transpose(1, 2)
         found["mid.block1_spatial_attention"] = seen.pop("sites").transpose(1, 2).flatten(0, 1)
         found["mid.block1_temporal_attention"] = seen.pop("patches").flatten(0, 1)
         found |= seen
