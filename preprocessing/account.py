@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from neurofm.errors import NeurofmError
@@ -40,32 +41,37 @@ def account(root: Path, found: Sequence[Found]) -> list[Found]:
         are. None is a recording that is worked on.
     """
     named = {item.path.resolve() for item in found if not item.nothing}
-    owner: dict[Path, str] = {}
+    why: dict[Path, str] = {}
     for item in found:
         if item.nothing or item.role:
             continue
-        for file in _files_of(item):
-            owner.setdefault(file.resolve(), item.relative)
+        read, about = _files_of(item)
+        why |= {file: f"read with {item.relative}" for file in read if file not in why}
+        why |= {file: f"describes {item.relative}" for file in about if file not in why}
     out = []
     for path in _everything(root):
         real = path.resolve()
         if real in named:
             continue
-        role, why = _role(path, owner.get(real))
+        role, reason = (COMPANION, why[real]) if real in why else _role(path)
         relative = Path(os.path.relpath(path, root)).as_posix()
         out.append(
-            Found(path=path, relative=relative, source=SourceConfig(), skipped=why, role=role)
+            Found(path=path, relative=relative, source=SourceConfig(), skipped=reason, role=role)
         )
     return out
 
 
-def _files_of(item: Found) -> list[Path]:
-    """Return what a recording is made of, as far as a file that may be broken tells."""
-    files = [p for p in item.path.rglob("*") if p.is_file()] if item.path.is_dir() else []
-    try:
-        return files + item.source.files(item.path)
-    except (NeurofmError, OSError, ValueError):
-        return files
+def _files_of(item: Found) -> tuple[list[Path], list[Path]]:
+    """Return what a recording is made of, and what describes it.
+
+    A file that is broken may not tell what belongs to it; it gets its own row, with the reason.
+    """
+    own = [p for p in item.path.rglob("*") if p.is_file()] if item.path.is_dir() else []
+    about: list[Path] = []
+    with suppress(NeurofmError, OSError, ValueError):
+        own += item.source.files(item.path)
+        about += item.source.reader.about(item.path)
+    return [p.resolve() for p in own], [p.resolve() for p in about]
 
 
 def _everything(root: Path) -> Iterator[Path]:
@@ -75,9 +81,7 @@ def _everything(root: Path) -> Iterator[Path]:
             yield Path(here) / name
 
 
-def _role(path: Path, owner: str | None) -> tuple[str, str]:
-    if owner is not None:
-        return COMPANION, f"read with {owner}"
+def _role(path: Path) -> tuple[str, str]:
     name = path.name.lower()
     if why := not_its_own(path):
         return OTHER, f"{why}, and no recording that is read names it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -10,6 +11,7 @@ from typing import ClassVar, Literal
 import mne
 
 from neurofm.errors import ConfigError, SourceError
+from neurofm.preprocessing.bids_tables import place_electrodes, read_reference, unit_notes
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import Reader
 from neurofm.preprocessing.verify import companions
@@ -17,15 +19,20 @@ from neurofm.preprocessing.verify import companions
 _RECORDING = re.compile(r"^sub-[^/]+/(?:ses-[^/]+/)?(?P<kind>eeg|meg|ieeg)/[^/]+_(?P=kind)\.[^/]+$")
 _SIDECARS = (
     "channels.tsv", "events.tsv", "events.json", "electrodes.tsv", "coordsystem.json",
-    "_eeg.json", "_meg.json", "_ieeg.json",
+    "eeg.json", "meg.json", "ieeg.json",
 )  # fmt: skip
+_ABOUT = ("dataset_description.json", "participants.tsv", "participants.json", "README", "CHANGES")
+# `split` tells the parts of one recording apart
+_NAMED = ("sub", "ses", "task", "run", "split")
+# what mne-bids says of sidecars that need not be there
+_OPTIONAL = r"Did not find any (?:electrodes\.tsv|coordsystem\.json)|.*HED annotations"
 
 
 class BidsReader(Reader):
     """A recording of a BIDS dataset.
 
-    Types, bad channels, electrode positions and events come from the dataset's own tables and
-    win over what the file's header says.
+    Types, bad channels, electrode positions, regions, reference and events come from the
+    dataset's own tables and win over what the file's header says.
     """
 
     name: Literal["bids"]
@@ -36,12 +43,25 @@ class BidsReader(Reader):
         """Tell whether a path is a recording of the dataset itself, not of a derivative."""
         return _RECORDING.search(inside) is not None
 
+    def names(self, inside: str) -> dict[str, str]:
+        """Return a run that tells apart recordings which differ in acquisition or the like."""
+        entities = dict(re.findall(r"(?:^|_)([a-z]+)-([^_.]+)", inside.rpartition("/")[2]))
+        more = [f"{key}-{value}" for key, value in entities.items() if key not in _NAMED]
+        return {"run": "+".join([*more, entities.get("run", "")]).strip("+")} if more else {}
+
     def companions(self, path: Path) -> list[Path]:
         """Return the files of the recording and the tables that describe it."""
         return [*companions(path), *sidecars(path)]
 
+    def about(self, path: Path) -> list[Path]:
+        """Return what describes the dataset and the session, but not how to read this file."""
+        root = dataset_root(path)
+        above = [folder for folder in path.parents if folder == root or root in folder.parents]
+        tables = [p for folder in above for p in folder.glob("*_s*s.*") if p.is_file()]
+        return [root / name for name in _ABOUT] + tables
+
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
-        """Read through mne-bids."""
+        """Read through mne-bids; positions by the landmarks beside them."""
         try:
             from mne_bids import get_bids_path_from_fname, read_raw_bids
         except ImportError:
@@ -49,11 +69,15 @@ class BidsReader(Reader):
                 f"{path}: BIDS datasets need mne-bids, which is not installed",
                 hint="pip install 'neurofm[bids]'",
             ) from None
-        root = dataset_root(path)
         bids_path = get_bids_path_from_fname(path, check=False, verbose="error")
-        bids_path.update(root=root, check=False)
-        raw = read_raw_bids(bids_path, verbose="warning")
-        facts.notes += _unit_notes(raw, path)
+        bids_path.update(root=dataset_root(path), check=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_OPTIONAL)
+            raw = read_raw_bids(bids_path, verbose="warning")
+        tables = sidecars(path)
+        place_electrodes(raw, tables, facts)
+        facts.reference = read_reference(tables)
+        facts.notes += unit_notes(raw, tables)
         return raw
 
 
@@ -75,27 +99,18 @@ def dataset_root(path: Path) -> Path:
 
 
 def sidecars(path: Path) -> list[Path]:
-    """Return the tables that mne-bids takes into account for a recording, sorted."""
-    return sorted(
-        {p for p in _beside(path) if p.name.endswith(_SIDECARS + ("eeg.json", "meg.json"))}
-    )
+    """Return the tables that say how to read a recording, the nearest first."""
+    return [table for table in _inherited(path) if table.name.endswith(_SIDECARS)]
 
 
-def _beside(path: Path) -> Iterator[Path]:
-    """Yield tables whose entities are all entities of the recording: BIDS inheritance."""
+def _inherited(path: Path) -> Iterator[Path]:
+    """Yield tables all of whose entities are the recording's: BIDS lets them lie further up."""
     own = set(path.name.split(".")[0].split("_"))
     root = dataset_root(path)
-    folder = path.parent
-    while True:
-        for table in folder.glob("*_*.*"):
-            if table.suffix in (".tsv", ".json") and table.is_file():
-                entities = table.name.split(".")[0].split("_")[:-1]
-                if all(e in own or e.startswith("space-") for e in entities):
-                    yield table
+    for folder in path.parents:
+        for table in sorted([*folder.glob("*.tsv"), *folder.glob("*.json")]):
+            entities = table.name.split(".")[0].split("_")[:-1]
+            if all(entity in own or entity.startswith("space-") for entity in entities):
+                yield table
         if folder == root:
             return
-        folder = folder.parent
-
-
-def _unit_notes(raw: mne.io.BaseRaw, path: Path) -> list[str]:
-    return []

@@ -37,9 +37,17 @@ class Reader(Config):
         """Return the files that are read with it, there or not."""
         return companions(path)
 
+    def about(self, path: Path) -> list[Path]:
+        """Return files that describe the recording but do not change how it is read."""
+        return []
+
     def claims(self, inside: str) -> bool:
         """Tell whether a path below the source's root is a recording, where no glob says it."""
         return True
+
+    def names(self, inside: str) -> dict[str, str]:
+        """Return entities that the path holds in a way of this reader's own."""
+        return {}
 
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
         """Open the file; what is worth knowing is added to `facts`."""

@@ -7,22 +7,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from neurofm.config import Config
+from neurofm.contract import KindName
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.channels import ChannelType
 from neurofm.preprocessing.events import EventsConfig, companion_path
-from neurofm.preprocessing.naming import entities_of, matches, pattern_regex
+from neurofm.preprocessing.naming import FIELDS, entities_of, matches, pattern_regex
 from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.readers import AnyReader
 from neurofm.preprocessing.roles import FOLDERS, has_known_extension, not_its_own
+from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
 
 # what a source says that a store made before it could be said does not know of
-_LATER = ("reader",)
+_LATER = ("reader", "units", "reference")
+
+_Factor = Annotated[float, Field(gt=0)]
 
 
 class SourceConfig(Config):
@@ -45,8 +49,16 @@ class SourceConfig(Config):
         By default BIDS entities are read from the path.
     subject, session, task, run : str
         Entities that are the same for all files of the source.
-    unit_scale : float
-        Factor that brings the samples to SI units, where a header is wrong about them.
+    unit_scale : float or dict
+        Factor that brings the samples to SI units, where a header is wrong about them; or one for
+        each kind that it is wrong about.
+    units : "check", "repair" or "trust"
+        What is done where amplitudes are not plausible for their kind: refuse the recording and
+        name the likely mistake; multiply by the power of 1000 that makes them so; or take them
+        as they are. The last two are recorded.
+    reference : str
+        What potentials are taken against, such as ``Cz`` or ``average``, where neither channel
+        names nor a file says it.
     channels : dict
         Channel name or glob -> type, or ``drop``: repairs what the file says.
     events : EventsConfig
@@ -65,7 +77,9 @@ class SourceConfig(Config):
     session: str = ""
     task: str = ""
     run: str = ""
-    unit_scale: float = Field(default=1.0, gt=0)
+    unit_scale: _Factor | dict[KindName, _Factor] = 1.0
+    units: Units = "check"
+    reference: str = ""
     channels: dict[str, ChannelType] = Field(default_factory=dict)
     events: EventsConfig = EventsConfig()
     allow_unlocated: bool = False
@@ -195,7 +209,8 @@ def _of_source(folder: Path, root: Path, dataset: str, source: SourceConfig) -> 
             if source.include:
                 yield replace(item, skipped=why)
             continue
-        fixed = {name: getattr(source, name) for name in ("subject", "session", "task", "run")}
+        given = {name: getattr(source, name) for name in FIELDS}
+        fixed = source.reader.names(inside) | {k: v for k, v in given.items() if v}
         try:
             entities = entities_of(
                 inside,

@@ -1,0 +1,183 @@
+"""BIDS datasets: what the tables say reaches the recording."""
+
+import json
+
+import mne
+import numpy as np
+import pytest
+
+from neurofm.errors import SourceError
+from neurofm.preprocessing.bids import BidsReader, dataset_root, sidecars
+from neurofm.preprocessing.from_mne import recording_from_raw
+from neurofm.preprocessing.read import open_raw
+from neurofm.preprocessing.sources import SourceConfig, discover
+from neurofm.signals import Entities
+
+READER = BidsReader(name="bids")
+ME = Entities(dataset="d", subject="1")
+LANDMARKS = {"NAS": [0.0, 0.1, 0.0], "LPA": [-0.08, 0.0, 0.0], "RPA": [0.08, 0.0, 0.0]}
+WHERE = {"Fp1": (-0.03, 0.09, 0.03), "Cz": (0.0, 0.0, 0.1), "O1": (-0.03, -0.08, 0.04)}
+
+
+def write_json(path, values):
+    path.write_text(json.dumps(values))
+
+
+@pytest.fixture
+def dataset(tmp_path, write_edf):
+    """A dataset of one EEG run whose tables say more than its file."""
+    root = tmp_path / "ds"
+    folder = root / "sub-1" / "eeg"
+    path = write_edf(folder / "sub-1_task-x_eeg.edf", names=("Fp1", "Cz", "O1", "heart"))
+    write_json(root / "dataset_description.json", {"Name": "ds", "BIDSVersion": "1.9.0"})
+    (root / "participants.tsv").write_text("participant_id\tage\nsub-1\t30\n")
+    write_json(folder / "sub-1_task-x_eeg.json", {"PowerLineFrequency": 50, "EEGReference": "FCz"})
+    (folder / "sub-1_task-x_channels.tsv").write_text(
+        "name\ttype\tunits\tstatus\nFp1\tEEG\tuV\tgood\nCz\tEEG\tuV\tgood\n"
+        "O1\tEEG\tuV\tbad\nheart\tECG\tuV\tgood\n"
+    )
+    (folder / "sub-1_task-x_events.tsv").write_text(
+        "onset\tduration\ttrial_type\n1.5\t0.5\tleft hand\n3.0\t0.5\tright hand\n"
+    )
+    write_positions(folder / "sub-1", WHERE, LANDMARKS)
+    return path
+
+
+def write_positions(stem, where, landmarks, frame="Other", unit="m", **more):
+    kind = "iEEG" if stem.parent.name == "ieeg" else "EEG"
+    rows = [f"{name}\t" + "\t".join(f"{v:.6f}" for v in xyz) for name, xyz in where.items()]
+    path = stem.with_name(f"{stem.name}_electrodes.tsv")
+    path.write_text("name\tx\ty\tz\n" + "\n".join(rows) + "\n")
+    told = {f"{kind}CoordinateSystem": frame, f"{kind}CoordinateUnits": unit, **more}
+    if landmarks:
+        told |= {"AnatomicalLandmarkCoordinates": landmarks,
+                 "AnatomicalLandmarkCoordinateUnits": unit}  # fmt: skip
+    write_json(stem.with_name(f"{stem.name}_coordsystem.json"), told)
+
+
+def read(path):
+    raw, facts = open_raw(path, READER)
+    return recording_from_raw(raw, ME, facts=facts)
+
+
+def test_types_status_events_and_reference_come_from_the_tables(dataset):
+    recording = read(dataset)
+    assert recording.sensors.ch_names == ("Fp1", "Cz")
+    assert recording.history[0]["dropped"] == {"O1": "marked bad in the file"}
+    assert [(e.onset_s, e.duration_s, e.description) for e in recording.events] == [
+        (1.5, 0.5, "left hand"), (3.0, 0.5, "right hand")
+    ]  # fmt: skip
+    assert open_raw(dataset, READER)[1].reference == "FCz"
+
+
+@pytest.mark.parametrize("unit", ["m", "cm", "mm"])
+def test_positions_do_not_depend_on_the_frame_they_are_told_in(dataset, unit):
+    expected = read(dataset).sensors.position
+    np.testing.assert_allclose(expected, [WHERE["Fp1"], WHERE["Cz"]], atol=1e-6)
+    turn = mne.transforms.rotation(0.3, -0.2, 0.9)[:3, :3]
+    scale = {"m": 1.0, "cm": 100.0, "mm": 1000.0}[unit]
+
+    def moved(points):
+        return {k: (scale * (turn @ v + [0.01, 0.02, -0.03])).tolist() for k, v in points.items()}
+
+    write_positions(dataset.parent / "sub-1", moved(WHERE), moved(LANDMARKS), unit=unit)
+    np.testing.assert_allclose(read(dataset).sensors.position, expected, atol=1e-6)
+
+
+def test_scalp_positions_without_landmarks_in_a_frame_of_their_own_are_told_and_not_used(dataset):
+    write_positions(dataset.parent / "sub-1", {"Fp1": (0.5, 0.5, 0.5)}, None)
+    recording = read(dataset)
+    assert any("frame 'Other' without landmarks: not used" in n for n in notes_of(recording))
+    assert np.linalg.norm(recording.sensors.position[0]) < 0.2
+
+
+def notes_of(recording):
+    return recording.history[0]["notes"]
+
+
+def test_electrodes_that_are_no_channels_are_told(dataset):
+    write_positions(dataset.parent / "sub-1", WHERE | {"FT99": (0.0, 0.0, 0.1)}, LANDMARKS)
+    assert any(
+        "names 1 electrodes that are no channels: FT99" in n for n in notes_of(read(dataset))
+    )
+
+
+def test_a_unit_that_differs_from_the_header_is_told(dataset):
+    table = dataset.with_name("sub-1_task-x_channels.tsv")
+    table.write_text(table.read_text().replace("Cz\tEEG\tuV", "Cz\tEEG\tmV"))
+    assert any("unit of 1 channels; the header was believed: Cz (mV against uV)" in n
+               for n in notes_of(read(dataset)))  # fmt: skip
+
+
+def test_contacts_keep_the_frame_and_the_region_their_table_gives(tmp_path, write_edf):
+    root = tmp_path / "ds"
+    folder = root / "sub-1" / "ieeg"
+    path = write_edf(folder / "sub-1_task-x_ieeg.edf", names=("LA1", "LA2", "LA3"))
+    write_json(root / "dataset_description.json", {"Name": "ds", "BIDSVersion": "1.9.0"})
+    (root / "participants.tsv").write_text("participant_id\nsub-1\n")
+    write_json(
+        folder / "sub-1_task-x_ieeg.json", {"PowerLineFrequency": 50, "iEEGReference": "n/a"}
+    )
+    (folder / "sub-1_task-x_channels.tsv").write_text(
+        "name\ttype\tunits\nLA1\tSEEG\tuV\nLA2\tSEEG\tuV\nLA3\tSEEG\tuV\n"
+    )
+    where = {"LA1": (-20.0, -5.0, -15.0), "LA2": (-25.0, -5.0, -15.0), "LA3": (-30.0, -5.0, -15.0)}
+    write_positions(folder / "sub-1", where, None, frame="MNI152NLin2009bAsym", unit="mm")
+    table = folder / "sub-1_electrodes.tsv"
+    regions = ["region", "amygdala", "amygdala", "n/a"]
+    lines = table.read_text().strip().split("\n")
+    table.write_text("\n".join(f"{a}\t{b}" for a, b in zip(lines, regions, strict=True)) + "\n")
+    raw, facts = open_raw(path, READER)
+    assert (facts.frame, facts.reference) == ("mni", "")
+    assert facts.regions == {"LA1": "amygdala", "LA2": "amygdala"}
+    loc = np.array([ch["loc"][:3] for ch in raw.info["chs"]])
+    np.testing.assert_allclose(loc, np.array(list(where.values())) / 1000)
+    assert recording_from_raw(raw, ME, facts=facts).sensors.kinds == ("seeg",)
+
+
+def test_a_table_further_up_holds_for_all_recordings_below_it(dataset):
+    root = dataset.parents[2]
+    dataset.with_name("sub-1_task-x_events.tsv").unlink()
+    (root / "task-x_events.tsv").write_text("onset\tduration\ttrial_type\n2.0\t0.0\tshared\n")
+    (root / "task-y_events.tsv").write_text("onset\tduration\ttrial_type\n2.0\t0.0\tother\n")
+    assert root / "task-x_events.tsv" in sidecars(dataset)
+    assert root / "task-y_events.tsv" not in sidecars(dataset)
+    assert [e.description for e in read(dataset).events] == ["shared"]
+
+
+def test_only_recordings_of_the_dataset_itself_are_found(dataset, write_edf):
+    root = dataset.parents[2]
+    write_edf(root / "derivatives" / "clean" / "sub-1" / "eeg" / "sub-1_task-x_eeg.edf")
+    write_edf(root / "sourcedata" / "first.edf")
+    found = discover(root, "d", [SourceConfig(reader=READER)])
+    assert [f.relative for f in found] == ["sub-1/eeg/sub-1_task-x_eeg.edf"]
+    assert found[0].entities.recording_id == "d_sub-1_task-x"
+
+
+def test_recordings_that_differ_in_acquisition_only_are_told_apart(dataset, write_edf):
+    for name in ("acq-lo", "acq-hi_run-2"):
+        write_edf(dataset.with_name(f"sub-1_task-x_{name}_eeg.edf"))
+    found = discover(dataset.parents[2], "d", [SourceConfig(reader=READER)])
+    assert all(f.problem is None for f in found)
+    assert {f.entities.run for f in found} == {"", "acq-lo", "acq-hi+2"}
+
+
+def test_a_file_outside_any_dataset_is_refused(tmp_path, write_edf):
+    path = write_edf(tmp_path / "sub-1_task-x_eeg.edf")
+    with pytest.raises(SourceError, match=r"no folder above it holds a dataset_description\.json"):
+        dataset_root(path)
+    with pytest.raises(SourceError, match="no BIDS dataset"):
+        open_raw(path, READER)
+
+
+def test_a_damaged_table_is_refused_by_name(dataset):
+    dataset.with_name("sub-1_coordsystem.json").write_text("{not json")
+    with pytest.raises(SourceError, match=r"sub-1_coordsystem\.json: not JSON|cannot read it"):
+        open_raw(dataset, READER)
+
+
+def test_electrodes_told_twice_are_placed(test_data):
+    path = test_data / "bids" / "tiny_bids" / "sub-01" / "ses-eeg" / "eeg"
+    raw, _ = open_raw(path / "sub-01_ses-eeg_task-rest_eeg.vhdr", READER)
+    first = raw.info["chs"][raw.ch_names.index("Fp1")]["loc"][:3]
+    np.testing.assert_allclose(first, [-0.0374127, 0.1110214, 0.0498709], atol=1e-6)
