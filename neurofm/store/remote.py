@@ -138,15 +138,19 @@ class RemotePath:
         return data
 
     def is_file(self) -> bool:
-        """Tell whether there is an object of this name."""
+        """Tell whether there is an object of this name, with anything in it.
+
+        Raises
+        ------
+        OSError
+            If the place cannot be reached.
+        """
         try:
-            return bool(self._try(lambda fs: fs.info(self._url))["type"] == "file")
+            # not `info`: over HTTP that says of a server which is down that there is no file
+            self.read_range(0, 1)
         except FileNotFoundError:
             return False
-
-    def exists(self) -> bool:
-        """Tell whether there is an object of this name, or any below it."""
-        return self.is_file() or bool(self.names())
+        return True
 
     def names(self) -> set[str]:
         """Return the first part of the name of everything below."""
@@ -158,8 +162,10 @@ class RemotePath:
         Raises
         ------
         OSError
-            If the place cannot be listed: plain HTTP servers cannot.
+            If the place cannot be listed: what an HTTP server shows of a folder is a page.
         """
+        if self._url.startswith("http"):
+            raise PermissionError(f"{self._url} cannot be listed over HTTP")
 
         def find(fs: Any) -> dict[str, Any]:
             fs.invalidate_cache()  # listings are remembered, and other processes write

@@ -16,10 +16,12 @@ from neurofm.signals import Entities
 from neurofm.store.index import SCHEMA, as_rows
 from neurofm.store.layout import TEMPORARY, read_json, recording_path
 from neurofm.store.remote import Location
-from neurofm.store.shard import SignalArray
+from neurofm.store.shard import Scratch, SignalArray
 
 if TYPE_CHECKING:
     from neurofm.store.reader import Store
+
+READ_BYTES = 8_000_000  # of decoded counts
 
 
 def verify(store: Store) -> list[str]:
@@ -151,10 +153,19 @@ def _shard_bytes(signal: Location) -> int | None:
 
 
 def _read_all(array: SignalArray) -> None:
-    grid = array.grid
+    """Decode every chunk, several with one read, as each may be a request to a server."""
+    grid, scratch = array.grid, Scratch()
     counts = np.empty((grid.n_channels, grid.chunk_len), "<i2")
+    at_once = max(1, READ_BYTES // grid.chunk_bytes)
     for number in range(grid.n_shards):
         shard = array.open_shard(number)
         first = number * grid.chunks_per_shard
-        for chunk in range(first, min(first + grid.chunks_per_shard, grid.n_chunks)):
-            array.decode(shard, chunk, counts)
+        n_chunks = min(grid.chunks_per_shard, grid.n_chunks - first)
+        for start in range(0, n_chunks, at_once):
+            slots = range(start, min(start + at_once, n_chunks))
+            try:
+                encoded = shard.read_encoded(slots, scratch)
+            except OSError as error:
+                raise array.damaged(shard, first + start, error) from None
+            for slot, data in zip(slots, encoded, strict=True):
+                array.decode_read(shard, first + slot, data, counts)
