@@ -19,6 +19,8 @@ from neurofm.preprocessing.stretches import Stretches
 from neurofm.sensors import MEG_KINDS, SensorKind, Sensors
 from neurofm.signals import Recording
 
+# what becomes of bad channels: see `cleaning.BadChannels`
+Policy = Literal["drop", "interpolate", "mark", "keep"]
 Criterion = Literal["flat", "saturated", "amplitude", "spectrum", "correlation"]
 
 # Spectra and correlations of fewer stretches, or among fewer channels, are chance.
@@ -124,8 +126,9 @@ class FindBadChannels(Config):
         ----------
         recording : Recording
             Band-passed. What could only be seen before, samples at the amplifier's limits, is
-            taken from its history.
+            taken from its history; channels marked bad there are not judged again.
         """
+        known, names = marked_bad(recording), recording.sensors.ch_names
         found: dict[int, BadChannel] = {}
         stretches = Stretches(recording)
         for code in np.unique(recording.sensors.kind):
@@ -133,7 +136,7 @@ class FindBadChannels(Config):
             rows, limits = recording.sensors.of_kind(kind), self._limits(kind)
             for look in (_flat, _saturated, _amplitude, _spectrum, _correlation):
                 # a channel known to be bad is nobody's measure
-                rest = np.array([i for i in rows if i not in found], int)
+                rest = np.array([i for i in rows if i not in found and names[i] not in known], int)
                 for row, bad in look(recording, stretches, rest, limits):
                     found.setdefault(row, bad)
         return tuple(found[row] for row in sorted(found))
