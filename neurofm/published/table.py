@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
 from neurofm.published.entry import Published
+from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.mamba import PUBLISHED_MAMBA
 
-PUBLISHED: dict[str, Published] = {**PUBLISHED_CBRAMOD, **PUBLISHED_MAMBA}
+PUBLISHED: dict[str, Published] = {**PUBLISHED_CBRAMOD, **PUBLISHED_LABRAM, **PUBLISHED_MAMBA}

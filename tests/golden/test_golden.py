@@ -31,8 +31,6 @@ AWAITED = {
     "FEMBA",
     "LUNA",
     "LaBraM VQNSP tokenizer",
-    "LaBraM encoder (fine-tuning form)",
-    "LaBraM masked code modelling",
     "MEG-GPT",
     "REVE encoder",
     "REVE masked auto-encoder",
