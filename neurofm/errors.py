@@ -55,6 +55,10 @@ class StoreError(NeurofmError, ValueError):
     """A store is missing, damaged, or asked for what it does not hold."""
 
 
+class StoreUnwritable(StoreError):
+    """A store cannot be written: the disk is full, read-only, or gone."""
+
+
 class CheckpointError(NeurofmError, ValueError):
     """A checkpoint is missing, damaged, or does not fit the model."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 
 from neurofm.errors import NeurofmError, StoreError
 from neurofm.files import write_atomically
+from neurofm.store.remote import Location
 
 COLUMNS = (
     "dataset", "path", "recording_id", "status", "reason", "hint", "error", "n_channels",
@@ -40,7 +42,7 @@ def report_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def read_report(store: Path) -> pd.DataFrame:
+def read_report(store: Location) -> pd.DataFrame:
     """Return the report of all runs so far; empty if there was none.
 
     Raises
@@ -52,7 +54,7 @@ def read_report(store: Path) -> pd.DataFrame:
     if not path.is_file():
         return report_table([])
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str)
     except (ValueError, OSError) as error:
         raise StoreError(f"{path} cannot be read: {error}", hint="delete it") from None
     if missing := [name for name in COLUMNS if name not in table.columns]:
@@ -60,7 +62,7 @@ def read_report(store: Path) -> pd.DataFrame:
     return report_table([dict(zip(table.columns, row, strict=True)) for row in table.to_numpy()])
 
 
-def merge_report(store: Path, rows: Sequence[dict[str, Any]]) -> None:
+def merge_report(store: Location, rows: Sequence[dict[str, Any]]) -> None:
     """Write the rows of this run into the report, over older rows of the same files."""
     old = read_report(store)
     # the file tells of the store, not of the run: what a run found there is kept
@@ -72,4 +74,12 @@ def merge_report(store: Path, rows: Sequence[dict[str, Any]]) -> None:
     parts = [table for table in (old[stays], new) if len(table)]
     merged = pd.concat(parts, ignore_index=True) if parts else new
     merged = merged.sort_values(key, ignore_index=True)
-    write_atomically(store / FILE_NAME, merged.to_csv(index=False))
+    write_text(store / FILE_NAME, merged.to_csv(index=False))
+
+
+def write_text(path: Location, text: str) -> None:
+    """Write a file of the store in one step."""
+    if isinstance(path, Path):
+        write_atomically(path, text)
+    else:
+        path.write_bytes(text.encode())

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
-from contextlib import closing
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field
 
 from neurofm.config import Config
 from neurofm.contract import SignalContract
-from neurofm.errors import SourceError, StoreError
+from neurofm.errors import SourceError
 from neurofm.preprocessing.account import COMPANION, OTHER, account
+from neurofm.preprocessing.cluster import ClusterConfig, DaskPool, SlurmConfig
+from neurofm.preprocessing.page import PAGE_NAME, write_page
 from neurofm.preprocessing.pool import WorkerPool
-from neurofm.preprocessing.report import (
-    FILE_NAME,
-    IN_STORE,
-    merge_report,
-    refusal,
-    report_table,
-)
+from neurofm.preprocessing.report import FILE_NAME, IN_STORE, merge_report, report_table
+from neurofm.preprocessing.sorting import Row, set_twins_aside, sort_out
 from neurofm.preprocessing.sources import Found, SourceConfig, discover
-from neurofm.preprocessing.task import Outcome, Task, preprocess_one, what_changed
-from neurofm.preprocessing.worker import TimedOut, WorkerDied
-from neurofm.report.progress import progress
-from neurofm.store.reader import Store, open_store
-from neurofm.store.writer import commit, create_store, recover
+from neurofm.preprocessing.task import Task, preprocess_one
+from neurofm.preprocessing.work import Pool, row_of_twin, work, writing
+from neurofm.store.reader import open_store
+from neurofm.store.remote import Location, location
+from neurofm.store.writer import create_store, recover
 
-_COMMIT_EVERY_S = 1.0
 _ROLES = (COMPANION, OTHER)
 
 
@@ -55,6 +49,11 @@ class PreprocessConfig(Config):
         Give every file below `root` a row in the report, also those that no source asks for.
     workers : int or "auto"
         Processes; ``auto`` takes one per core, 0 works without any.
+    cluster : LocalClusterConfig, SchedulerConfig or SlurmConfig, optional
+        Work on a Dask cluster instead, whose size is its own affair.
+    timeout_s : float, optional
+        Time that one recording may take; what takes longer is stopped and refused. Held by
+        worker processes, not by ``workers: 0``.
     """
 
     dataset: str = Field(min_length=1)
@@ -64,6 +63,9 @@ class PreprocessConfig(Config):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     every_file: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    cluster: ClusterConfig | None = None
+    # a day of 64 channels takes minutes: an hour means that a reader hangs
+    timeout_s: float | None = Field(default=3600.0, gt=0)
 
 
 CONFIG = PreprocessConfig
@@ -75,13 +77,13 @@ class PreprocessResult:
 
     Attributes
     ----------
-    store : Path
+    store : Path or RemotePath
         The store.
     report : DataFrame
         One row for every input file of this run.
     """
 
-    store: Path
+    store: Location
     report: pd.DataFrame
 
     def summary(self) -> str:
@@ -91,7 +93,7 @@ class PreprocessResult:
         listed = ", ".join(f"{counts.get(s, 0)} {s}" for s in words)
         lines = [f"{len(self.report)} files: {listed}"]
         lines += _reasons(self.report)
-        lines.append(f"store:  {self.store}\nreport: {self.store / FILE_NAME}")
+        lines.append(f"store:  {self.store}\nreport: {self.store / PAGE_NAME}, {FILE_NAME}")
         return "\n".join(lines)
 
 
@@ -103,7 +105,10 @@ def plan(config: PreprocessConfig) -> str:
             lines.append(f"{item.relative} -> {item.entities.recording_id}")
         else:
             lines.append(f"{item.relative}: {item.skipped or item.problem}")
-    return "\n".join([*lines, f"{len(lines)} files -> {config.store}"])
+    lines.append(f"{len(lines)} files -> {config.store}")
+    if isinstance(config.cluster, SlurmConfig):
+        lines += [f"{config.cluster.jobs} jobs of SLURM, each:", config.cluster.job_script()]
+    return "\n".join(lines)
 
 
 def _find(config: PreprocessConfig) -> list[Found]:
@@ -136,12 +141,22 @@ def run(config: PreprocessConfig) -> PreprocessResult:
     StoreError
         If something else is at its path, or it cannot be written.
     """
-    store = Path(config.store)
+    store = location(config.store)
     found = _find(config)
-    create_store(store, config.contract)
-    recover(store)
-    rows, tasks = _sort_out(config, found, open_store(store))
-    _work(tasks, store, rows, _n_workers(config))
+    with writing(store):
+        create_store(store, config.contract)
+        recover(store)
+    # a name for what the workers remember of the store as it was
+    rows, tasks = sort_out(
+        found, open_store(store), config.dataset, config.contract, uuid.uuid4().hex
+    )
+    try:
+        _work(config, tasks, store, rows)
+    finally:
+        with writing(store):
+            merge_report(store, rows)
+    with writing(store):
+        write_page(store)
     result = PreprocessResult(store, report_table(rows))
     status, recording_id = result.report["status"], result.report["recording_id"]
     there = (status == "kept") | ((status == "skipped") & recording_id.astype(bool))
@@ -153,118 +168,31 @@ def run(config: PreprocessConfig) -> PreprocessResult:
     return result
 
 
-def _n_workers(config: PreprocessConfig) -> int:
-    if config.workers == "auto":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return config.workers
+def _work(config: PreprocessConfig, tasks: list[Task], store: Location, rows: list[Row]) -> None:
+    """Do the tasks; of files with the same bytes the first, and another if that one fails."""
+    while tasks:
+        tasks, twins = set_twins_aside(tasks)
+        work(tasks, store, _pool(config, len(tasks)), rows)
+        kept = {row["recording_id"] for row in rows if row["status"] == "kept"}
+        tasks = []
+        for twin, first in twins:
+            name = first.entities.recording_id
+            if name in kept:
+                here = {"dataset": twin.entities.dataset, "path": twin.relative}
+                rows.append(here | row_of_twin(name, first.relative))
+            else:
+                tasks.append(twin)
 
 
-def _sort_out(
-    config: PreprocessConfig, found: Sequence[Found], store: Store
-) -> tuple[list[dict[str, Any]], list[Task]]:
-    """Return report rows of what needs no work, and the tasks that do."""
-    there = set(store.index["recording_id"])
-    rows, tasks = [], []
-    for item in found:
-        row = {"dataset": item.source.dataset or config.dataset, "path": item.relative}
-        if item.entities is None or item.problem is not None:
-            name = item.entities.recording_id if item.entities else ""
-            skipped = {"status": item.role or "skipped", "reason": item.skipped}
-            verdict = refusal(item.problem) if item.problem else skipped
-            rows.append({**row, "recording_id": name, **verdict})
-            continue
-        task = Task(
-            path=item.path,
-            relative=item.relative,
-            entities=item.entities,
-            source=item.source,
-            contract=config.contract,
-            store=store.path,
-        )
-        if item.entities.recording_id in there:
-            rows.append({**row, **_row_of_stored(task, store)})
-        else:
-            tasks.append(task)
-    return rows, tasks
+def _pool(config: PreprocessConfig, n_tasks: int) -> Pool:
+    if config.cluster is not None:
+        return DaskPool(preprocess_one, config.cluster, timeout_s=config.timeout_s)
+    workers = _cores() if config.workers == "auto" else config.workers
+    return WorkerPool(preprocess_one, min(workers, n_tasks), timeout_s=config.timeout_s)
 
 
-def _row_of_stored(task: Task, store: Store) -> dict[str, Any]:
-    name = task.entities.recording_id
-    was = store.provenance(name)
-    problem = what_changed(task, was)
-    if problem is not None:
-        return {"recording_id": name, **refusal(problem)}
-    row = {"recording_id": name, "status": "skipped", "reason": IN_STORE}
-    return {**was.get("report", {}), **row}
-
-
-def _work(tasks: Sequence[Task], store: Path, rows: list[dict[str, Any]], workers: int) -> None:
-    """Do the tasks and append their report rows; what is finished is committed on the way."""
-    pool: WorkerPool[Task, Outcome] = WorkerPool(preprocess_one, min(workers, len(tasks)))
-    fresh: list[dict[str, Any]] = []
-    refused: list[tuple[Task, Outcome]] = []
-    last = time.monotonic()
-    try:
-        with (
-            progress("preprocess", len(tasks)) as advance,
-            closing(pool.each(tasks)) as outcomes,
-        ):
-            for task, outcome in outcomes:
-                advance(1)
-                if isinstance(outcome, WorkerDied | TimedOut):
-                    problem = type(outcome)(f"{task.path}: {outcome.problem}", hint=outcome.hint)
-                    outcome = Outcome(error=problem)
-                if isinstance(outcome.error, StoreError):
-                    refused.append((task, outcome))
-                    continue
-                rows.append(_row_of_outcome(task, outcome))
-                if outcome.row is not None:
-                    fresh.append(outcome.row)
-                if time.monotonic() - last > _COMMIT_EVERY_S:
-                    commit(store, fresh)
-                    fresh.clear()
-                    last = time.monotonic()
-    finally:
-        if fresh:
-            commit(store, fresh)
-        rows += _settle(refused, store)
-        merge_report(store, rows)
-
-
-def _settle(refused: Sequence[tuple[Task, Outcome]], store: Path) -> list[dict[str, Any]]:
-    """Look again at what the store did not take.
-
-    A worker that dies just after it has put a recording in place is not there to say so, and
-    whoever tries again finds the place taken.
-    """
-    if not refused:
-        return []
-    adopted = set(recover(store))
-    rows = []
-    for task, outcome in refused:
-        if task.entities.recording_id in adopted:
-            row = _row_of_stored(task, open_store(store))
-            here = {"dataset": task.entities.dataset, "path": task.relative}
-            rows.append(here | row | ({"status": "kept", "reason": ""} if _is_there(row) else {}))
-        else:
-            rows.append(_row_of_outcome(task, outcome))
-    return rows
-
-
-def _is_there(row: dict[str, Any]) -> bool:
-    return row.get("reason") == IN_STORE
-
-
-def _row_of_outcome(task: Task, outcome: Outcome) -> dict[str, Any]:
-    row = {
-        "dataset": task.entities.dataset,
-        "path": task.relative,
-        "recording_id": task.entities.recording_id,
-        **outcome.details,
-    }
-    if outcome.error is None:
-        return {**row, "status": "kept"}
-    return {**row, **refusal(outcome.error, outcome.unexpected)}
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _reasons(report: pd.DataFrame, most: int = 10) -> list[str]:

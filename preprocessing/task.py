@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from neurofm.contract import SignalContract
-from neurofm.errors import NeurofmError, SourceError
+from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
 from neurofm.preprocessing.events import companion_path
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.harmonise import dropped_channels, harmonise_file, notes_of
@@ -18,7 +20,13 @@ from neurofm.preprocessing.quality import measure_quality
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.sources import SourceConfig
 from neurofm.signals import Entities, Recording
+from neurofm.store.index import read_table
+from neurofm.store.remote import Location
 from neurofm.store.writer import write_recording
+
+_CONTENT = ("source_hash", "recording_id", "source")
+# what only writing fails with
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +45,11 @@ class Task:
         How to read it.
     contract : SignalContract
         What it is to become.
-    store : Path
+    store : Path or RemotePath
         Where it goes.
+    run_id : str
+        Names a run that began with recordings in the store, none of which is to be made of the
+        same bytes again. Empty if there were none.
     """
 
     path: Path
@@ -46,7 +57,26 @@ class Task:
     entities: Entities
     source: SourceConfig
     contract: SignalContract
-    store: Path
+    store: Location
+    run_id: str = ""
+
+
+class SameContent(SourceError):
+    """The bytes of a file are those of a recording in the store.
+
+    Parameters
+    ----------
+    recording_id, source : str
+        The recording, and the file that it was made of.
+    """
+
+    def __init__(self, recording_id: str, source: str):
+        super().__init__(f"the same bytes as {source}, which is {recording_id}")
+        self.recording_id = recording_id
+        self.source = source
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (SameContent, (self.recording_id, self.source))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +108,30 @@ def preprocess_one(task: Task) -> Outcome:
         row = _make(task, details)
     except NeurofmError as error:
         return Outcome(error=error, details=details)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            return _unexpected(task, error, details)
+        problem = StoreUnwritable(
+            f"{task.store} cannot be written: {error}",
+            hint="free space, or choose another path; what is complete there is untouched",
+        )
+        return Outcome(error=problem, details=details)
     # one recording must not take the batch with it, whatever its bytes made a library do
     except Exception as error:  # noqa: BLE001
-        problem = NeurofmError(
-            f"{task.path}: unexpected {type(error).__name__}: {error}",
-            hint="please report this, with the file if you can",
-        )
-        return Outcome(error=problem, unexpected=type(error).__name__, details=details)
+        return _unexpected(task, error, details)
     return Outcome(row=row, details=details)
 
 
+def _unexpected(task: Task, error: Exception, details: dict[str, Any]) -> Outcome:
+    problem = NeurofmError(
+        f"{task.path}: unexpected {type(error).__name__}: {error}",
+        hint="please report this, with the file if you can",
+    )
+    return Outcome(error=problem, unexpected=type(error).__name__, details=details)
+
+
 def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
+    digest = _require_new(task)
     raw, facts = open_raw(task.path, task.source.reader)
     reader = RawReader(
         raw,
@@ -109,7 +152,7 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     size, mtime_ns = stat_of(files)
     provenance = {
         "source": task.relative,
-        "source_hash": hash_of(files),
+        "source_hash": digest,
         "source_size": size,
         "source_mtime_ns": mtime_ns,
         "reading": task.source.reading(),
@@ -118,6 +161,28 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     }
     quality = measure_quality(recording)
     return write_recording(task.store, recording, quality=quality, provenance=provenance)
+
+
+def _require_new(task: Task) -> str:
+    """Return the hash of a task's files, unless a recording was made of the same bytes.
+
+    Files that cannot be read have none: opening them says better what is wrong.
+    """
+    try:
+        digest = hash_of(files_of(task))
+    except OSError:
+        return ""
+    twin = _known(task.store, task.run_id).get(digest) if task.run_id else None
+    if twin is not None and twin[0] != task.entities.recording_id:
+        raise SameContent(*twin)
+    return digest
+
+
+@lru_cache(maxsize=1)
+def _known(store: Location, run_id: str) -> dict[str, tuple[str, str]]:
+    """Return what every recording was made of: hash of the files -> recording and file."""
+    columns = [read_table(store)[name].to_pylist() for name in _CONTENT]
+    return {digest: (name, source) for digest, name, source in zip(*columns, strict=True)}
 
 
 def _told(recording: Recording) -> dict[str, Any]:
@@ -171,12 +236,12 @@ def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
             f"{', '.join(changed)}",
             hint=replace,
         )
-    files = files_of(task)
     try:
+        files = files_of(task)
         if stat_of(files) == (was.get("source_size"), was.get("source_mtime_ns")):
             return None
         same = hash_of(files) == was.get("source_hash")
-    except OSError as error:
+    except (NeurofmError, OSError, ValueError) as error:
         return SourceError(f"{task.path}: cannot be read: {error}")
     if same:
         return None

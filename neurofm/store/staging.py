@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from neurofm.errors import StoreError
+from neurofm.errors import StoreError, StoreUnwritable
 from neurofm.store.layout import TEMPORARY, locked, recording_path, sync_folder
 from neurofm.store.remote import Location, RemotePath
 
@@ -31,7 +31,9 @@ def staged(store: Location, recording_id: str) -> Iterator[Path]:
     Raises
     ------
     StoreError
-        If the store has the recording already, or cannot be written.
+        If the store has the recording already.
+    StoreUnwritable
+        If it cannot be written.
     """
     final = recording_path(store, recording_id)
     folder = None
@@ -52,7 +54,7 @@ def staged(store: Location, recording_id: str) -> Iterator[Path]:
     except OSError as error:
         if _now_there(final):
             raise duplicate(recording_id, store) from None
-        raise StoreError(
+        raise StoreUnwritable(
             f"{recording_id} cannot be written to {store}: {error}",
             hint="free space or choose another path; what is complete there is untouched",
         ) from None

@@ -220,9 +220,11 @@ def test_a_folder_that_is_no_store_is_left_alone(recordings, make_config, tmp_pa
     assert [p.name for p in (tmp_path / "store").iterdir()] == ["thesis.txt"]
 
 
-def test_two_data_sets_share_a_store_and_its_report(recordings, make_config):
+def test_two_data_sets_share_a_store_and_its_report(recordings, make_config, write_edf, tmp_path):
     run(make_config())
-    result = run(make_config(dataset="other"))
+    for n in (1, 2, 3):
+        write_edf(tmp_path / "more" / f"sub-{n}_eeg.edf", seed=10 + n)
+    result = run(make_config(dataset="other", root=str(tmp_path / "more")))
     assert len(open_store(result.store).index) == 6
     assert len(pd.read_csv(result.store / "report.csv")) == 6
 
