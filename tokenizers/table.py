@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
+from neurofm.tokenizers.plane import PlanePatchConfig
 
-TOKENIZERS = {"linear_patch": LinearPatchConfig, "conv_patch": ConvPatchConfig}
+TOKENIZERS = {
+    "linear_patch": LinearPatchConfig,
+    "conv_patch": ConvPatchConfig,
+    "plane_patch": PlanePatchConfig,
+}
 
-TokenizerConfig = Annotated[LinearPatchConfig | ConvPatchConfig, Field(discriminator="name")]
+TokenizerConfig = Annotated[
+    LinearPatchConfig | ConvPatchConfig | PlanePatchConfig, Field(discriminator="name")
+]

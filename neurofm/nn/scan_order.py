@@ -95,17 +95,38 @@ def _present_first(index: Tensor, present: Tensor) -> Sequences:
 def site_order(grid: Grid) -> Tensor:
     """Return sites in an order that follows from where they are, shape (B, S).
 
-    The order of channels in a file says nothing, and must not matter: sites are sorted along a
-    curve through the head that passes neighbours one after the other. Those of one cell (the coils
-    of a triplet), and those without a position, are sorted by what else is known of their place.
     Sites that have no position at all, such as latent sources, keep their order, which is learned.
     """
     n_windows, n_sites = grid.present.shape[:2]
     if grid.position is None or grid.located is None:
         return torch.arange(n_sites, device=grid.present.device).expand(n_windows, -1)
-    cell = ((grid.position.float() / BOX_M + 0.5) * CELLS).nan_to_num().clamp(0, CELLS - 1).long()
-    along = torch.where(grid.located, _interleave(cell), CELLS**3)
-    order = torch.sort(_fingerprint(grid.place), dim=1, stable=True).indices
+    return order_through_head(grid.position, grid.located, grid.place[:, :, 0])
+
+
+def order_through_head(position: Tensor, located: Tensor, place: Tensor) -> Tensor:
+    """Sort sites along a curve through the head that passes neighbours one after the other.
+
+    The order of channels in a file says nothing, and must not matter. Sites of one cell of the
+    curve (the coils of a triplet), and those without a position, are sorted by what else is known
+    of their place.
+
+    Parameters
+    ----------
+    position : Tensor, shape (B, S, 3)
+        Metres in the head frame.
+    located : Tensor of bool, shape (B, S)
+        Where `position` is known; the others come last.
+    place : Tensor, shape (B, S, D)
+        An encoding of position, orientation and kind.
+
+    Returns
+    -------
+    Tensor of int64, shape (B, S)
+        The number of the site at each place.
+    """
+    cell = ((position.float() / BOX_M + 0.5) * CELLS).nan_to_num().clamp(0, CELLS - 1).long()
+    along = torch.where(located, _interleave(cell), CELLS**3)
+    order = torch.sort(_fingerprint(place), dim=1, stable=True).indices
     return torch.gather(order, 1, torch.sort(along.gather(1, order), dim=1, stable=True).indices)
 
 
@@ -118,6 +139,6 @@ def _interleave(cell: Tensor) -> Tensor:
 
 
 def _fingerprint(place: Tensor) -> Tensor:
-    """Return one number a site of places (B, S, 1 or P, D), equal where places are."""
-    place = place[:, :, 0].detach().float()
+    """Return one number a site of places (B, S, D), equal where places are."""
+    place = place.detach().float()
     return place @ torch.arange(place.shape[-1], device=place.device).float().add(1).cos()

@@ -99,7 +99,7 @@ def test_silence_has_a_finite_gradient(name):
     assert signal.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", ["linear_patch", "conv_patch"])
 def test_the_grid_has_a_site_a_channel_and_its_position(name):
     batch = make_patches_batch(torch.randn(2, 3, 256))
     grid = TOKENIZERS[name](patch_s=0.5).build(CONTRACT, 16)(batch)
