@@ -235,6 +235,7 @@ def _fit(
         last_step=config.steps,
         threads=config.loader.threads,
         prefetch=config.loader.prefetch,
+        scale_late=True,
     )
     folder = Path(config.folder)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings say nothing

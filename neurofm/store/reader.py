@@ -174,7 +174,7 @@ class Store:
         """
         array = self._array(recording_id)
         self._require_inside(array, start, out)
-        self._shards.scaled_into(array, start, out, array.scale)
+        self._shards.scaled_into(array, start, out, array.to_si)
 
     def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) float32 with standardised, clipped samples from `start` on.
@@ -186,7 +186,7 @@ class Store:
         """
         array = self._array(recording_id)
         self._require_inside(array, start, out)
-        self._shards.scaled_into(array, start, out, array.standard_scale, self.contract.clip)
+        self._shards.scaled_into(array, start, out, array.to_standard, self.contract.clip)
 
     @property
     def clip(self) -> float:
@@ -195,8 +195,7 @@ class Store:
 
     def standard_scale(self, recording_id: str) -> np.ndarray:
         """Return standard units per count of each channel, float32 (C,)."""
-        array = self._array(recording_id)
-        return np.broadcast_to(array.standard_scale[:, 0], array.grid.n_channels).copy()
+        return self._array(recording_id).to_standard.values.copy()
 
     def read_counts_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) int16 with counts, to be scaled by `standard_scale` and clipped.

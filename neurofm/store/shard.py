@@ -16,6 +16,7 @@ import numpy as np
 from numcodecs import Blosc, blosc
 
 from neurofm.errors import StoreError
+from neurofm.store.factors import Factors
 from neurofm.store.layout import REPAIR, ChunkGrid, read_json, shard_path
 from neurofm.store.remote import Location, RemotePath
 
@@ -184,10 +185,10 @@ class SignalArray:
     ----------
     grid : ChunkGrid
         Shape and layout.
-    scale, standard_scale : ndarray of float32, shape (C, 1) or (1, 1)
+    scale, divisor : ndarray of float32, shape (C,)
+        SI units per count, and per standard unit.
+    to_si, to_standard : Factors
         What counts are multiplied by to become SI, and to become unitless.
-    divisor : ndarray of float32, shape (C,)
-        SI per standard unit.
 
     Raises
     ------
@@ -232,12 +233,11 @@ class SignalArray:
         self.grid = ChunkGrid(n_channels, n_times, chunk_len, shard_len // chunk_len)
         self.checksummed = codecs[-1] == "crc32c"
         self.index_at_end = sharded["index_location"] == "end"
-        scale = np.asarray(metadata["attributes"]["scale"], np.float32)
-        self.divisor = np.asarray(metadata["attributes"]["divisor"], np.float32)
-        self.scale = scale.reshape(n_channels, 1)
-        self.standard_scale = self.scale / self.divisor.reshape(n_channels, 1)
-        if (self.standard_scale == self.standard_scale[0]).all():
-            self.standard_scale = self.standard_scale[:1]  # one factor multiplies faster
+        self.scale, self.divisor = (
+            np.asarray(metadata["attributes"][name], np.float32).reshape(n_channels)
+            for name in ("scale", "divisor")
+        )
+        self.to_si, self.to_standard = Factors(self.scale), Factors(self.scale / self.divisor)
 
     def open_shard(self, number: int) -> OpenShard:
         """Open one shard."""

@@ -9,11 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from neurofm.store.factors import Factors
 from neurofm.store.shard import OpenShard, Scratch, SignalArray
 
 MOST_COUNTS = 1 << 20  # of a stretch that is scaled at once; what a thread keeps is bounded by it
 MOST_READ = 4_000_000  # bytes of decoded chunks that are read at once
-ROWS = 16  # scaled while they are in the processor's cache
 
 
 def open_shards_allowed() -> int:
@@ -49,10 +49,10 @@ class ShardReader:
         array: SignalArray,
         start: int,
         out: np.ndarray,
-        factor: np.ndarray,
+        factors: Factors,
         clip: float | None = None,
     ) -> None:
-        """Fill `out` (C, n) float32 with counts times `factor`, held within plus and minus `clip`.
+        """Fill `out` (C, n) float32 with counts times `factors`, held within plus and minus `clip`.
 
         Parameters
         ----------
@@ -62,8 +62,8 @@ class ShardReader:
             First sample.
         out : ndarray of float32, shape (C, n)
             Written over.
-        factor : ndarray of float32, shape (C, 1) or (1, 1)
-            Value of a count.
+        factors : Factors
+            Value of a count, by channel.
         clip : float, optional
             Largest magnitude.
         """
@@ -74,7 +74,7 @@ class ShardReader:
             part = out[:, at : at + step]
             counts = scratch.window(n_rows, part.shape[1])
             self._fill(array, start + at, counts, scratch)
-            scale_counts(counts, factor, part, clip)
+            factors.scale(counts, part, clip)
 
     def _scratch(self) -> Scratch:
         scratch: Scratch | None = getattr(self._local, "scratch", None)
@@ -114,41 +114,3 @@ class ShardReader:
                 scratch.holds = (array, chunk)
                 yield chunk, counts
             first += n
-
-
-def scale_counts(
-    counts: np.ndarray, factor: np.ndarray, out: np.ndarray, clip: float | None = None
-) -> None:
-    """Write counts times `factor` to `out`, held within plus and minus `clip`.
-
-    Parameters
-    ----------
-    counts : ndarray of int16, shape (C, n)
-        What the store holds.
-    factor : ndarray of float32, shape (C, 1) or (1, 1)
-        Value of a count.
-    out : ndarray of float32, shape (C, n)
-        Written over.
-    clip : float, optional
-        Largest magnitude.
-    """
-    if factor.size == 1:
-        np.multiply(counts, factor, out=out)
-    else:
-        for row in range(0, len(counts), ROWS):
-            rows = slice(row, row + ROWS)
-            part = out[rows]
-            part[...] = counts[rows]
-            np.multiply(part, factor[rows], out=part)
-    # most windows hold nothing to clip, and their counts tell it in a fifth of the time
-    if clip is not None and _peak(counts, factor) > np.float32(clip):
-        np.clip(out, -clip, clip, out=out)
-
-
-def _peak(counts: np.ndarray, factor: np.ndarray) -> np.float32:
-    """Return the largest magnitude that scaling gives."""
-    axis = None if factor.size == 1 else 1
-    high = np.maximum.reduce(counts, axis=axis, initial=0)
-    low = np.minimum.reduce(counts, axis=axis, initial=0)
-    largest = np.maximum(high, -np.asarray(low, np.int32)).astype(np.float32)
-    return np.float32((largest * factor[:, 0]).max())
