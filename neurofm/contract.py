@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from neurofm.config import Config
-from neurofm.errors import ConfigError, ContractError, SignalError
-from neurofm.sensors import SensorKind, Sensors
+from neurofm.errors import ConfigError, ContractError
+from neurofm.sensors import SensorKind
 from neurofm.signals import whole_samples
 
 KindName = Literal["eeg", "mag", "grad_planar", "grad_axial", "opm", "seeg", "ecog", "dbs"]
@@ -18,20 +18,6 @@ Reference = Literal["as_recorded", "average", "bipolar", "laplacian"]
 _ON_SHAFTS = ("seeg", "ecog", "dbs")
 CtfGrade = Literal["as_recorded", 0, 1, 2, 3]
 Normalisation = Literal["channel", "kind", "group", "quantile", "fixed"]
-
-# Robust standard deviation of band-passed signals, (low, high) in the kind's SI unit: wide
-# enough for every healthy recording we have seen, narrow enough to catch a factor of 1000.
-PLAUSIBLE: dict[SensorKind, tuple[float, float]] = {
-    SensorKind.EEG: (4e-7, 3e-4),
-    SensorKind.SEEG: (1e-6, 9e-4),
-    SensorKind.ECOG: (1e-6, 9e-4),
-    SensorKind.DBS: (4e-7, 3e-4),
-    SensorKind.MAG: (1e-14, 8e-12),
-    SensorKind.GRAD_PLANAR: (2e-13, 1.5e-10),
-    SensorKind.GRAD_AXIAL: (1e-14, 8e-12),
-    SensorKind.OPM: (2e-14, 1.5e-11),
-}
-_PREFIXES = {1e-12: "p", 1e-9: "n", 1e-6: "u", 1e-3: "m"}
 
 
 class SignalContract(Config):
@@ -225,60 +211,3 @@ def robust_sd(signal: np.ndarray) -> np.ndarray:
     above = np.minimum(below + 1, rows.shape[1] - 1)
     low, high = (rows[:, below] + (at - below) * (rows[:, above] - rows[:, below].astype(float))).T
     return np.where(np.isnan(rows[:, -1]), np.nan, (high - low) / 1.349)
-
-
-def check_amplitude(signal: np.ndarray, sensors: Sensors, where: str) -> None:
-    """Refuse amplitudes that no brain and amplifier make, naming the likely mistake.
-
-    Parameters
-    ----------
-    signal : ndarray, shape (C, T)
-        Band-passed samples in what is said to be SI units.
-    sensors : Sensors
-        The channels.
-    where : str
-        File or recording, for the message.
-
-    Raises
-    ------
-    SignalError
-        If the median channel of some kind is too small or too large.
-    """
-    amplitudes = robust_sd(signal)
-    for kind, (low, high) in PLAUSIBLE.items():
-        rows = sensors.of_kind(kind)
-        if not len(rows):
-            continue
-        found = float(np.median(amplitudes[rows]))
-        if low <= found <= high:
-            continue
-        factor = _factor(found, low, high)
-        likely = _likely(factor, kind.unit)
-        raise SignalError(
-            f"{where}: {kind.label} amplitude is {found:.2g} {kind.unit} (robust SD, median of "
-            f"{len(rows)} channels); plausible is {low:.2g} to {high:.2g} {kind.unit}{likely}",
-            hint=f"if so, set `unit_scale: {factor:g}` for this source"
-            if factor
-            else "look at the signal; exclude the file if nothing was connected",
-        )
-
-
-def _factor(found: float, low: float, high: float) -> float | None:
-    """Return the power of 1000 that brings `found` nearest the middle of what is plausible."""
-    if not found > 0:
-        return None
-    middle = float(np.sqrt(low * high))
-    power = round(np.log10(middle / found) / 3)
-    factor = float(10.0 ** (3 * power))
-    return factor if power and low / 3 <= found * factor <= high * 3 else None
-
-
-def _likely(factor: float | None, unit: str) -> str:
-    if factor is None:
-        return ""
-    for size, prefix in _PREFIXES.items():
-        if np.isclose(factor, size):
-            return f"; the numbers look like {prefix}{unit} declared as {unit}"
-        if np.isclose(factor, 1 / size):
-            return f"; the numbers look {1 / size:g} times too small, as if scaled to {unit} twice"
-    return ""

@@ -10,7 +10,7 @@ from typing import Any
 import mne
 import numpy as np
 
-from neurofm.contract import CtfGrade
+from neurofm.contract import CtfGrade, KindName
 from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.channels import ChannelType, repair_types
 from neurofm.preprocessing.events import EventsConfig, collect_events
@@ -19,6 +19,7 @@ from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.meg import compensated, filtered_before
 from neurofm.preprocessing.read import READER_FAILURES
 from neurofm.preprocessing.scan import Scan
+from neurofm.preprocessing.units import scale_of
 from neurofm.signals import Entities, Recording
 
 # numbers held at a time while a recording is read into memory: 32 MB of float64
@@ -42,8 +43,8 @@ class RawReader:
         What events are called, and what else is done to them.
     companion : Path, optional
         An MNE events file.
-    unit_scale : float
-        Factor that brings the samples to SI units.
+    unit_scale : float or mapping of kind to float
+        Factor that brings the samples to SI units; kinds not named stay.
     allow_unlocated : bool
         Accept a recording of which no channel has a position.
     facts : Facts, optional
@@ -82,7 +83,7 @@ class RawReader:
         channels: Mapping[str, ChannelType] | None = None,
         events: EventsConfig | None = None,
         companion: Path | None = None,
-        unit_scale: float = 1.0,
+        unit_scale: float | Mapping[KindName, float] = 1.0,
         allow_unlocated: bool = False,
         facts: Facts | None = None,
         ctf_grade: CtfGrade = 3,
@@ -90,7 +91,7 @@ class RawReader:
         self.entities = entities
         self.where = _where(raw, entities)
         self._raw, compensation = compensated(raw, ctf_grade, self.where)
-        self._unit_scale = unit_scale
+        self._unit_scale = unit_scale if isinstance(unit_scale, float | int) else dict(unit_scale)
         self._allow_unlocated = allow_unlocated
         facts = facts or Facts()
         info, self._dropped = repair_types(raw.info, channels or {}, self.where)
@@ -131,7 +132,7 @@ class RawReader:
                 hint="the file is probably damaged; get it again",
             )
         if self._unit_scale != 1.0:
-            signal *= self._unit_scale
+            signal *= scale_of(self._unit_scale, self.sensors)
         return signal
 
     def blocks(self, n_times: int) -> Iterator[tuple[int, np.ndarray]]:

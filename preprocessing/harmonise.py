@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from neurofm.contract import SignalContract, check_amplitude, robust_sd
+from neurofm.contract import SignalContract, robust_sd
 from neurofm.errors import SignalError
 from neurofm.preprocessing.engine import run
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.mains import find_mains, harmonics, middle
+from neurofm.preprocessing.reference import Rereference
 from neurofm.preprocessing.scan import Scan
 from neurofm.preprocessing.spatial import selection
 from neurofm.preprocessing.spill import SpilledSignal
 from neurofm.preprocessing.steps import (
     BandPass,
     Notch,
-    Rereference,
     Resample,
     Temporal,
     apply,
@@ -27,6 +27,7 @@ from neurofm.preprocessing.steps import (
     stretches,
     told,
 )
+from neurofm.preprocessing.units import Units, settle_units
 from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Recording
 
@@ -39,7 +40,7 @@ _NOT_KEPT = "of a kind the contract does not keep"
 
 
 def harmonise(
-    recording: Recording, contract: SignalContract, *, check_units: bool = True
+    recording: Recording, contract: SignalContract, *, units: Units = "check"
 ) -> Recording:
     """Apply a contract: kinds, mains, band, rate and reference, in this order.
 
@@ -49,8 +50,8 @@ def harmonise(
         As recorded, in SI units.
     contract : SignalContract
         What it is to become.
-    check_units : bool
-        Refuse amplitudes that are not plausible.
+    units : "check", "repair" or "trust"
+        What is done about amplitudes that are not plausible; see `units.settle_units`.
 
     Returns
     -------
@@ -75,12 +76,12 @@ def harmonise(
     )
     steps, found = _temporal(recording, contract)
     recording = apply(steps, replace(recording, history=(*recording.history, *found)))
-    recording = _referenced(recording, contract, check_units)
+    recording = _referenced(recording, contract, units)
     return replace(recording, signal=_in_memory(recording))
 
 
 def harmonise_file(
-    reader: RawReader, contract: SignalContract, folder: Path | None, *, check_units: bool = True
+    reader: RawReader, contract: SignalContract, folder: Path | None, *, units: Units = "check"
 ) -> Recording:
     """Do what `harmonise` does to a recording that is read and filtered a block at a time.
 
@@ -93,8 +94,8 @@ def harmonise_file(
     folder : Path or None
         Where the filtered samples may be put, by default where temporary files go; they have
         no name there and go with the result.
-    check_units : bool
-        Refuse amplitudes that are not plausible.
+    units : "check", "repair" or "trust"
+        What is done about amplitudes that are not plausible; see `units.settle_units`.
 
     Returns
     -------
@@ -149,7 +150,7 @@ def harmonise_file(
     if len(carrying) < len(rows):
         recording = selection(sensors, carrying, {}).lazily(recording)
     history = (step, kinds, *found, *told(steps, reader.sfreq, pieces))
-    return _referenced(replace(recording, history=history), contract, check_units)
+    return _referenced(replace(recording, history=history), contract, units)
 
 
 def dropped_channels(recording: Recording) -> dict[str, str]:
@@ -230,11 +231,9 @@ def _temporal(
     return [*steps, BandPass(low_hz=low, high_hz=high), Resample(sfreq=contract.sfreq)], found
 
 
-def _referenced(recording: Recording, contract: SignalContract, check_units: bool) -> Recording:
+def _referenced(recording: Recording, contract: SignalContract, units: Units) -> Recording:
     """Drop what would spoil a reference, check units; reference samples when they are asked for."""
-    recording = _without_outliers(recording)
-    if check_units:
-        check_amplitude(recording.signal, recording.sensors, recording.recording_id)
+    recording = settle_units(_without_outliers(recording), units)
     spatial = Rereference(reference=contract.references).operator(recording)
     return recording if spatial is None else spatial.lazily(recording)
 

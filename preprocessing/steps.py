@@ -15,11 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from neurofm.config import Config
-from neurofm.contract import KindName, Reference
-from neurofm.errors import ConfigError, SignalError
+from neurofm.errors import ConfigError
 from neurofm.preprocessing.engine import Operator, run
-from neurofm.preprocessing.spatial import Spatial, SpatialStep
-from neurofm.sensors import SensorKind
 from neurofm.signals import Event, Recording
 
 # Samples on either side of these do not follow one another: no filter may run across them.
@@ -197,45 +194,6 @@ def apply(steps: Sequence[Temporal], recording: Recording) -> Recording:
 
     run(operator, read, len(out), pieces, sink)
     return replace(recording, signal=out, sfreq=operator.sfreq_out, history=history)
-
-
-class Rereference(SpatialStep):
-    """Reference the channels of a kind to their own mean.
-
-    Parameters
-    ----------
-    reference : dict
-        Kind -> ``as_recorded`` or ``average``; kinds not named stay.
-    """
-
-    name: Literal["rereference"] = "rereference"
-    reference: dict[KindName, Reference]
-
-    def operator(self, recording: Recording) -> Spatial | None:
-        """Return what takes the means away; None if every kind stays.
-
-        Raises
-        ------
-        SignalError
-            If a kind to be averaged has one channel: nothing would be left of it.
-        """
-        matrix = np.eye(len(recording.sensors))
-        averaged = []
-        for label, how in self.reference.items():
-            rows = recording.sensors.of_kind(SensorKind[label.upper()])
-            if how == "as_recorded" or not len(rows):
-                continue
-            if len(rows) == 1:
-                raise SignalError(
-                    f"{recording.recording_id}: average reference of a single {label} channel "
-                    f"({recording.sensors.ch_names[rows[0]]}) leaves nothing",
-                    hint=f"set the contract's reference.{label} to as_recorded",
-                )
-            matrix[np.ix_(rows, rows)] -= 1 / len(rows)
-            averaged.append(label)
-        if not averaged:
-            return None
-        return Spatial(matrix, recording.sensors, {"step": "rereference", "average": averaged})
 
 
 def stretches(events: Iterable[Event], sfreq: float, n_times: int) -> list[tuple[int, int]]:

@@ -133,6 +133,7 @@ def _unexpected(task: Task, error: Exception, details: dict[str, Any]) -> Outcom
 def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     digest = _require_new(task)
     raw, facts = open_raw(task.path, task.source.reader)
+    facts.reference = facts.reference or task.source.reference
     reader = RawReader(
         raw,
         task.entities,
@@ -142,11 +143,11 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         unit_scale=task.source.unit_scale,
         allow_unlocated=task.source.allow_unlocated,
         facts=facts,
+        ctf_grade=task.contract.ctf_grade,
     )
     details["sfreq_in"] = reader.sfreq
-    recording = harmonise_file(
-        reader, task.contract, task.store if isinstance(task.store, Path) else None
-    )
+    folder = task.store if isinstance(task.store, Path) else None
+    recording = harmonise_file(reader, task.contract, folder, units=task.source.units)
     details |= _told(recording)
     files = files_of(task)
     size, mtime_ns = stat_of(files)

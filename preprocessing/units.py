@@ -199,13 +199,16 @@ def _scaled_by(recording: Recording) -> float | dict[str, float]:
 
 
 def _factor(found: float, low: float, high: float) -> float | None:
-    """Return the power of 1000 that brings `found` nearest the middle of what is plausible."""
+    """Return the power of 1000 that brings `found` well inside of what is plausible, if one does.
+
+    What would only just be plausible is as likely no brain signal at all: no guess is made.
+    """
     if not found > 0:
         return None
     middle = float(np.sqrt(low * high))
     power = round(np.log10(middle / found) / 3)
     factor = float(10.0 ** (3 * power))
-    return factor if power and low / 3 <= found * factor <= high * 3 else None
+    return factor if power and 3 * low <= found * factor <= high / 3 else None
 
 
 def _likely(factor: float | None, unit: str) -> str:

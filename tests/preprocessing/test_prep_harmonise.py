@@ -51,8 +51,9 @@ def test_unit_mistakes_are_refused_and_named_in_both_directions(
     assert f"unit_scale: {1 / factor:g}" in caught.value.hint
 
 
-def test_the_units_can_be_left_unchecked(make_recording, make_signal, contract):
-    harmonise(make_recording(make_signal() * 1e6), contract, check_units=False)
+def test_units_can_be_trusted_and_that_is_noted(make_recording, make_signal, contract):
+    done = harmonise(make_recording(make_signal() * 1e6), contract, units="trust")
+    assert "uV declared as V: trusted" in notes_of(done)[-1]
 
 
 def test_kinds_outside_the_contract_go_by_name(make_recording):

@@ -4,7 +4,8 @@ from scipy.signal import welch
 
 from neurofm.errors import SignalError
 from neurofm.preprocessing.mains import find_mains, harmonics
-from neurofm.preprocessing.steps import BandPass, Notch, Rereference, Resample
+from neurofm.preprocessing.reference import Rereference
+from neurofm.preprocessing.steps import BandPass, Notch, Resample
 from neurofm.signals import Event
 
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.signal import welch
 
 from neurofm.config import load_config
-from neurofm.contract import check_amplitude
 from neurofm.electrodes import normalise_name
 from neurofm.errors import ConfigError
+from neurofm.preprocessing.units import check_amplitude
 from neurofm.sensors import Knowledge, SensorKind, sensors_from_info
 from neurofm.simulate.config import SimulateConfig
 from neurofm.simulate.devices import DEVICES
