@@ -5,7 +5,7 @@ Nothing is cut out: what reads windows leaves marked ones aside, and the signal 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,12 +15,12 @@ from pydantic import Field
 from neurofm.config import Config
 from neurofm.contract import KindName
 from neurofm.errors import SignalError
-from neurofm.preprocessing.bad_channels import band_passed, marked_bad
+from neurofm.preprocessing.history import band_passed, clipped, marked_bad
 from neurofm.preprocessing.windows import Measured, measure
 from neurofm.sensors import SensorKind
 from neurofm.signals import Event, Recording
 
-Reason = Literal["amplitude", "jump", "muscle", "clipping"]
+Reason = Literal["amplitude", "jump", "muscle", "clipping", "autoreject"]
 
 # A recording of which more than this is marked is worth a note.
 _MOSTLY = 0.5
@@ -131,28 +131,7 @@ class MarkArtefacts(Config):
             If nearly nothing of it would be left.
         """
         spans = self.find(recording)
-        step: dict[str, Any] = {"step": "mark_artefacts", "marked_s": _lengths(spans)}
-        before = _bad_s(recording, recording.events)
-        events = tuple(
-            sorted(
-                (*recording.events, *(_event(span) for span in spans)),
-                key=lambda event: event.onset_s,
-            )
-        )
-        marked_s = _bad_s(recording, events)
-        share = marked_s / recording.duration_s
-        step["share"] = round((marked_s - before) / recording.duration_s, 6)
-        told = ", ".join(f"{reason} {length:g} s" for reason, length in step["marked_s"].items())
-        if marked_s > before and share > self.most_share:
-            raise SignalError(
-                f"{recording.recording_id}: {share:.0%} of {recording.duration_s:g} s would be "
-                f"marked bad ({told})",
-                hint="look at the recording and its unit; exclude it, drop what is broken in "
-                "`channels`, or raise the limits in `cleaning.artefacts`",
-            )
-        if share > _MOSTLY:
-            step["notes"] = [f"{share:.0%} of the recording is marked bad ({told})"]
-        return replace(recording, events=events, history=(*recording.history, step))
+        return mark(recording, spans, {"step": "mark_artefacts"}, self.most_share)
 
     def _muscle_band(self, recording: Recording) -> tuple[float, float] | None:
         low, high, _ = band_passed(recording)
@@ -206,12 +185,43 @@ class MarkArtefacts(Config):
         return [Span(start_s=a, stop_s=b, reason=reason) for a, b in joined if b > a]
 
 
-def clipped(recording: Recording) -> list[tuple[float, float]]:
-    """Return when some channel was at its limits as it was recorded, in seconds."""
-    for step in recording.history:
-        if "clipped_s" in step:
-            return [(float(a), float(b)) for a, b in step["clipped_s"]]
-    return []
+def mark(
+    recording: Recording, spans: Sequence[Span], step: dict[str, Any], most_share: float
+) -> Recording:
+    """Return the recording with spans among its events, as ``BAD_`` and their reason.
+
+    Parameters
+    ----------
+    recording : Recording
+        Its signal is not touched.
+    spans : sequence of Span
+        What is to be marked.
+    step : dict
+        What history remembers; lengths by reason and the share that is newly marked are added.
+    most_share : float
+        The largest share of the recording that may be marked.
+
+    Raises
+    ------
+    SignalError
+        If more would be.
+    """
+    events = sorted((*recording.events, *map(_event, spans)), key=lambda event: event.onset_s)
+    before, after = (_bad_s(recording, marked) for marked in (recording.events, tuple(events)))
+    share, lengths = after / recording.duration_s, _lengths(spans)
+    told = ", ".join(f"{reason} {length:g} s" for reason, length in lengths.items())
+    if after > before and share > most_share:
+        raise SignalError(
+            f"{recording.recording_id}: {share:.0%} of {recording.duration_s:g} s would be "
+            f"marked bad ({told})",
+            hint="look at the recording and its unit; exclude it, drop what is broken in "
+            "`channels`, or raise the limits in `cleaning`",
+        )
+    new_share = round((after - before) / recording.duration_s, 6)
+    step = step | {"marked_s": lengths, "share": new_share}
+    if after > before and share > _MOSTLY:
+        step["notes"] = [f"{share:.0%} of the recording is marked bad ({told})"]
+    return replace(recording, events=tuple(events), history=(*recording.history, step))
 
 
 def _robust_z(values: np.ndarray) -> np.ndarray:

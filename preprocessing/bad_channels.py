@@ -15,13 +15,14 @@ from pydantic import Field
 
 from neurofm.config import Config
 from neurofm.contract import robust_sd
+from neurofm.preprocessing.history import at_limits, band_passed, marked_bad
 from neurofm.preprocessing.stretches import Stretches
 from neurofm.sensors import MEG_KINDS, SensorKind, Sensors
 from neurofm.signals import Recording
 
 # what becomes of bad channels: see `cleaning.BadChannels`
 Policy = Literal["drop", "interpolate", "mark", "keep"]
-Criterion = Literal["flat", "saturated", "amplitude", "spectrum", "correlation"]
+Criterion = Literal["flat", "saturated", "amplitude", "spectrum", "correlation", "ransac"]
 
 # Spectra and correlations of fewer stretches, or among fewer channels, are chance.
 _LEAST_STRETCHES = 2
@@ -77,26 +78,23 @@ class BadChannel:
         The channel.
     criterion : str
         Which limit it broke.
-    value, limit : float
-        What was found, and what would have been allowed.
+    value, limit : float or None
+        What was found, where that is a number, and what would have been allowed.
     why : str
         Both, in words.
     """
 
     name: str
     criterion: Criterion
-    value: float
+    value: float | None
     limit: float
     why: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a history."""
-        return {
-            "name": self.name,
-            "criterion": self.criterion,
-            "value": float(f"{self.value:.4g}"),
-            "limit": float(f"{self.limit:.4g}"),
-        }
+        numbers = {"value": self.value, "limit": self.limit}
+        told = {key: float(f"{v:.4g}") for key, v in numbers.items() if v is not None}
+        return {"name": self.name, "criterion": self.criterion, **told}
 
 
 class FindBadChannels(Config):
@@ -145,22 +143,6 @@ class FindBadChannels(Config):
         if kind in MEG_KINDS:
             return self.meg
         return self.eeg if kind is SensorKind.EEG else self.ieeg
-
-
-def at_limits(recording: Recording) -> dict[str, float]:
-    """Return, by channel, the share of samples at its limits as it was recorded."""
-    for step in recording.history:
-        if "at_limits" in step:
-            return dict(step["at_limits"])
-    return {}
-
-
-def marked_bad(recording: Recording) -> dict[str, str]:
-    """Return the channels that a history marks as bad, and why."""
-    marked: dict[str, str] = {}
-    for step in recording.history:
-        marked |= step.get("bad", {})
-    return {name: why for name, why in marked.items() if name in recording.sensors.ch_names}
 
 
 def _flat(
@@ -264,17 +246,6 @@ def _log_spectra(recording: Recording, stretches: Stretches, rows: np.ndarray) -
         band = (total[:, last] - total[:, first]) / (last - first)
         logs.append(np.log10(np.maximum(band, 1e-40)))
     return np.median(logs, axis=0)
-
-
-def band_passed(recording: Recording) -> tuple[float, float, list[float]]:
-    """Return what a history says of a recording's band: both edges, and notches in it, in hertz."""
-    low, high, notches = 0.0, np.inf, []
-    for step in recording.history:
-        if step.get("step") == "band_pass":
-            low, high = max(low, step["low_hz"]), min(high, step["high_hz"])
-        if step.get("step") == "notch":
-            notches += list(step["freqs_hz"])
-    return low, high, notches
 
 
 def _neighbours(sensors: Sensors) -> np.ndarray:

@@ -13,8 +13,10 @@ import numpy as np
 from neurofm.config import Config
 from neurofm.errors import SignalError
 from neurofm.preprocessing.artefacts import MarkArtefacts
-from neurofm.preprocessing.bad_channels import BadChannel, FindBadChannels, Policy, marked_bad
+from neurofm.preprocessing.bad_channels import BadChannel, FindBadChannels, Policy
+from neurofm.preprocessing.history import marked_bad
 from neurofm.preprocessing.interpolate import Interpolate
+from neurofm.preprocessing.optional import AutoReject, Ica, Ransac
 from neurofm.preprocessing.spatial import Spatial, SpatialStep, selection
 from neurofm.signals import Recording
 
@@ -30,11 +32,22 @@ class BadChannels(FindBadChannels, SpatialStep):
         have no part in an average reference, and make no artefact. ``keep`` looks for none.
         Channels that the file itself calls bad are treated in the same way, and marked by
         ``keep``. A channel without any signal cannot be kept.
+    ransac : Ransac, optional
+        Another way to find bad EEG channels, besides the limits.
     """
 
     # Samples that no brain made are no use to a model that takes any set of sensors, and
     # interpolated ones add nothing to it. The limits catch what is truly broken.
     policy: Policy = "drop"
+    ransac: Ransac | None = None
+
+    def find(self, recording: Recording) -> tuple[BadChannel, ...]:
+        """Return bad channels by the limits, and by RANSAC where that is asked for."""
+        found = super().find(recording)
+        if self.ransac is None:
+            return found
+        known = marked_bad(recording) | {bad.name: bad.why for bad in found}
+        return found + self.ransac.find(recording, known)
 
     def operator(self, recording: Recording) -> Spatial | None:
         """Return what becomes of bad channels; None if there are none.
@@ -44,8 +57,8 @@ class BadChannels(FindBadChannels, SpatialStep):
         SignalError
             If no channel would be left.
         """
-        found = () if self.policy == "keep" else self.find(recording)
         marked = marked_bad(recording)
+        found = () if self.policy == "keep" else self.find(recording)
         why = marked | {bad.name: bad.why for bad in found}
         step: dict[str, Any] = {
             "step": "bad_channels",
@@ -66,7 +79,7 @@ class BadChannels(FindBadChannels, SpatialStep):
                 hint="exclude the recording, or change the limits in `cleaning.bad_channels`",
             )
         if self.policy == "drop":
-            keep = [i for i in everything if recording.sensors.ch_names[i] not in why]
+            keep = np.flatnonzero([name not in why for name in recording.sensors.ch_names])
             return selection(recording.sensors, keep, step | {"dropped": why})
         made = Interpolate(names=tuple(why)).operator(recording)
         kept = {name: why[name] for name in made.step["interpolated"]}
@@ -85,12 +98,19 @@ class CleaningConfig(Config):
         How they are found, and what becomes of them.
     artefacts : MarkArtefacts, optional
         How moments are found and marked that windows must not touch.
+    ica : Ica, optional
+        Independent components of eyes, heart and muscles to be taken out, before moments are
+        judged.
+    autoreject : AutoReject, optional
+        Another way to find bad moments.
     """
 
     bad_channels: BadChannels = BadChannels()
     # Which moments are artefacts depends on what is to be learned, and marking them takes
     # windows away: nobody should lose any without having asked.
     artefacts: MarkArtefacts | None = None
+    ica: Ica | None = None
+    autoreject: AutoReject | None = None
 
     def find_bad(self, recording: Recording) -> tuple[BadChannel, ...]:
         """Return what is wrong with which channels of a band-passed recording."""
@@ -106,8 +126,13 @@ class CleaningConfig(Config):
         return recording if spatial is None else spatial.lazily(recording)
 
     def moments(self, recording: Recording) -> Recording:
-        """Return the recording, filtered and referenced, with its artefacts marked."""
-        return recording if self.artefacts is None else self.artefacts(recording)
+        """Return the recording, filtered and referenced, with its artefacts out or marked."""
+        if self.ica is not None and (spatial := self.ica.operator(recording)) is not None:
+            recording = spatial.lazily(recording)
+        for marker in (self.artefacts, self.autoreject):
+            if marker is not None:
+                recording = marker(recording)
+        return recording
 
 
 def _listed(why: dict[str, str], most: int = 4) -> str:
