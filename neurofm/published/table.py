@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
 from neurofm.published.entry import Published
+from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.mamba import PUBLISHED_MAMBA
 
-PUBLISHED: dict[str, Published] = {**PUBLISHED_CBRAMOD, **PUBLISHED_LABRAM, **PUBLISHED_MAMBA}
+PUBLISHED: dict[str, Published] = {
+    **PUBLISHED_CBRAMOD,
+    **PUBLISHED_FEMBA,
+    **PUBLISHED_LABRAM,
+    **PUBLISHED_MAMBA,
+}

@@ -28,7 +28,6 @@ AWAITED = {
     "Du-IN masked code prediction",
     "EEGPT (encoder, predictor, reconstructor)",
     "EphysTokenizer",
-    "FEMBA",
     "LUNA",
     "LaBraM VQNSP tokenizer",
     "MEG-GPT",

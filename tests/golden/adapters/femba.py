@@ -1,0 +1,33 @@
+"""FEMBA, with its decoder or its classifier."""
+
+import golden_harness as harness
+
+from neurofm.published.femba import masked_smooth_l1
+
+MODELS = ("FEMBA",)
+
+
+def run(entry, fixture, weights, inputs):
+    model = entry.load(fixture["constructor"], weights)
+    x, mask = inputs["x"], inputs["mask"]
+    last = len(model.blocks) - 1
+    names = {
+        "mid.block1_forward_mamba": "blocks.0.forwards",
+        "mid.block1_reverse_mamba": "blocks.0.backwards",
+        "mid.block1": "blocks.0",
+    }
+    with (
+        harness.recorded(model, names) as found,
+        harness.recorded(model, {"mid.last_block": f"blocks.{last}"}) as final,
+    ):
+        answer = model(x, mask)
+    found |= {**final, "mid.patch_embed": model.tokens(x.masked_fill(mask, 0.0))}
+    if model.classifier is not None:
+        return {**found, "output.logits": answer, "output.logits_unmasked": model(x)}
+    hidden, visible = masked_smooth_l1(answer, x, mask)
+    return {
+        **found,
+        "output.reconstruction": answer,
+        "loss.masked_smooth_l1": hidden,
+        "loss.visible_smooth_l1": visible,
+    }
