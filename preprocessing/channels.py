@@ -69,8 +69,6 @@ def repair_types(
             types[name] = rule
         elif int(ch["kind"]) == _EEG and looks_not_brain(name):
             dropped[name] = "typed eeg, but its name says it is not"
-    for name in info["bads"]:
-        dropped.setdefault(name, "marked bad in the file")
     repaired = info.copy()
     if types:
         repaired.set_channel_types(types, on_unit_change="ignore", verbose="error")

@@ -12,6 +12,7 @@ import numpy as np
 
 from neurofm.contract import CtfGrade, KindName
 from neurofm.errors import SensorError, SignalError, SourceError
+from neurofm.preprocessing.bad_channels import Policy
 from neurofm.preprocessing.channels import ChannelType, repair_types
 from neurofm.preprocessing.events import EventsConfig, collect_events
 from neurofm.preprocessing.header import brain_channels, describe, label_of, listed, position_notes
@@ -24,6 +25,11 @@ from neurofm.signals import Entities, Recording
 
 # numbers held at a time while a recording is read into memory: 32 MB of float64
 _BLOCK = 1 << 22
+_MARKED = "marked bad in the file"
+# a channel at its limits for less of the time is not worth mentioning
+_RARELY = 0.01
+# moments at the limits that follow one another this closely are one
+_JOIN_S = 0.25
 
 
 class RawReader:
@@ -51,6 +57,10 @@ class RawReader:
         What was found in the file's bytes, and in the files beside it.
     ctf_grade : int or "as_recorded"
         Compensation grade that CTF recordings are brought to.
+    bad_channels : "drop", "interpolate", "mark" or "keep"
+        What is going to become of bad channels. Those that the file marks are read unless they
+        are to be dropped, those without a signal only if they are to be interpolated; the
+        history then marks them bad.
 
     Attributes
     ----------
@@ -87,6 +97,7 @@ class RawReader:
         allow_unlocated: bool = False,
         facts: Facts | None = None,
         ctf_grade: CtfGrade = 3,
+        bad_channels: Policy = "drop",
     ):
         self.entities = entities
         self.where = _where(raw, entities)
@@ -95,11 +106,21 @@ class RawReader:
         self._allow_unlocated = allow_unlocated
         facts = facts or Facts()
         info, self._dropped = repair_types(raw.info, channels or {}, self.where)
-        for name in info["ch_names"]:
-            if label_of(name, facts) in facts.unusable:
-                self._dropped.setdefault(name, facts.unusable[label_of(name, facts)])
+        silent = {
+            name: facts.unusable[label_of(name, facts)]
+            for name in info["ch_names"]
+            if label_of(name, facts) in facts.unusable
+        }
+        marked = dict.fromkeys(info["bads"], _MARKED)
+        self._policy = bad_channels
+        if bad_channels != "interpolate":
+            self._dropped = silent | self._dropped
+        if bad_channels == "drop":
+            self._dropped = marked | self._dropped
         self._picks = brain_channels(info, self._dropped, self.where)
         self._names = [info["ch_names"][i] for i in self._picks]
+        bad = silent | marked
+        self._bad = {i: bad[name] for i, name in enumerate(self._names) if name in bad}
         self.sensors = describe(info, self._picks, facts, self.where)
         self.sfreq = float(info["sfreq"])
         self.n_times = int(raw.n_times)
@@ -163,6 +184,10 @@ class RawReader:
             If none of those that do has a position, and that is not allowed.
         """
         why = scan.unusable()
+        names = self.sensors.ch_names
+        bad = self._bad
+        if self._policy == "interpolate" and len(why) < len(names):
+            bad, why = why | bad, {}
         dropped = self._dropped | {self._names[i]: reason for i, reason in why.items()}
         keep = np.array([i for i in range(len(self._names)) if i not in why], int)
         if not len(keep):
@@ -174,7 +199,7 @@ class RawReader:
         notes = [
             *found,
             *position_notes(self.sensors.select(keep), self._allow_unlocated, self.where),
-            *scan.clipping_notes(self.sensors.ch_names),
+            *scan.clipping_notes(names),
             *told,
         ]
         return keep, {
@@ -184,7 +209,25 @@ class RawReader:
             "unit_scale": self._unit_scale,
             "dropped": dropped,
             "notes": notes,
+            **self._seen(scan, keep, bad),
         }
+
+    def _seen(self, scan: Scan, keep: np.ndarray, bad: Mapping[int, str]) -> dict[str, Any]:
+        """Return what cleaning has to know of the samples as they were recorded."""
+        names = self.sensors.ch_names
+        shares = {names[i]: round(scan.at_limits(i), 6) for i in keep}
+        clipped = scan.clipped(
+            [i for i in keep if i not in bad], max(1, round(_JOIN_S * self.sfreq))
+        )
+        seen = {
+            "bad": {names[i]: why for i, why in bad.items() if i in keep},
+            "at_limits": {name: share for name, share in shares.items() if share > _RARELY},
+            "clipped_s": [
+                [round(start / self.sfreq, 4), round(stop / self.sfreq, 4)]
+                for start, stop in clipped
+            ],
+        }
+        return {key: value for key, value in seen.items() if value}
 
     def recording(self) -> Recording:
         """Read everything into memory."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from neurofm.contract import SignalContract, robust_sd
+from neurofm.contract import SignalContract
 from neurofm.errors import SignalError
+from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.engine import run
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.mains import find_mains, harmonics, middle
@@ -28,21 +29,22 @@ from neurofm.preprocessing.steps import (
     told,
 )
 from neurofm.preprocessing.units import Units, settle_units
-from neurofm.sensors import SensorKind, Sensors
+from neurofm.sensors import Sensors
 from neurofm.signals import Recording
 
-# A channel this many times louder or quieter than the median of its kind is in another unit,
-# or not connected; it would swamp an average reference.
-_OUTLYING = 200.0
 # Samples of all channels held at a time where a recording is made in memory.
 _STRETCH = 65_536
 _NOT_KEPT = "of a kind the contract does not keep"
 
 
 def harmonise(
-    recording: Recording, contract: SignalContract, *, units: Units = "check"
+    recording: Recording,
+    contract: SignalContract,
+    cleaning: CleaningConfig | None = None,
+    *,
+    units: Units = "check",
 ) -> Recording:
-    """Apply a contract: kinds, mains, band, rate and reference, in this order.
+    """Apply a contract: kinds, mains, band, rate, bad channels and reference, in this order.
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ def harmonise(
         As recorded, in SI units.
     contract : SignalContract
         What it is to become.
+    cleaning : CleaningConfig, optional
+        What becomes of bad channels and moments; by default bad channels are dropped.
     units : "check", "repair" or "trust"
         What is done about amplitudes that are not plausible; see `units.settle_units`.
 
@@ -76,12 +80,17 @@ def harmonise(
     )
     steps, found = _temporal(recording, contract)
     recording = apply(steps, replace(recording, history=(*recording.history, *found)))
-    recording = _referenced(recording, contract, units)
+    recording = _cleaned(recording, contract, cleaning or CleaningConfig(), units)
     return replace(recording, signal=_in_memory(recording))
 
 
 def harmonise_file(
-    reader: RawReader, contract: SignalContract, folder: Path | None, *, units: Units = "check"
+    reader: RawReader,
+    contract: SignalContract,
+    folder: Path | None,
+    cleaning: CleaningConfig | None = None,
+    *,
+    units: Units = "check",
 ) -> Recording:
     """Do what `harmonise` does to a recording that is read and filtered a block at a time.
 
@@ -94,6 +103,9 @@ def harmonise_file(
     folder : Path or None
         Where the filtered samples may be put, by default where temporary files go; they have
         no name there and go with the result.
+    cleaning : CleaningConfig, optional
+        What becomes of bad channels and moments; by default bad channels are dropped. The
+        reader must have been told what becomes of bad channels, too.
     units : "check", "repair" or "trust"
         What is done about amplitudes that are not plausible; see `units.settle_units`.
 
@@ -150,7 +162,8 @@ def harmonise_file(
     if len(carrying) < len(rows):
         recording = selection(sensors, carrying, {}).lazily(recording)
     history = (step, kinds, *found, *told(steps, reader.sfreq, pieces))
-    return _referenced(replace(recording, history=history), contract, units)
+    recording = replace(recording, history=history)
+    return _cleaned(recording, contract, cleaning or CleaningConfig(), units)
 
 
 def dropped_channels(recording: Recording) -> dict[str, str]:
@@ -231,28 +244,14 @@ def _temporal(
     return [*steps, BandPass(low_hz=low, high_hz=high), Resample(sfreq=contract.sfreq)], found
 
 
-def _referenced(recording: Recording, contract: SignalContract, units: Units) -> Recording:
-    """Drop what would spoil a reference, check units; reference samples when they are asked for."""
-    recording = settle_units(_without_outliers(recording), units)
+def _cleaned(
+    recording: Recording, contract: SignalContract, cleaning: CleaningConfig, units: Units
+) -> Recording:
+    """Do what comes after filtering; samples are mixed when they are asked for."""
+    # before units are judged and a reference is made, which bad channels would spoil
+    recording = settle_units(cleaning.channels(recording), units)
     spatial = Rereference(reference=contract.references).operator(recording)
-    return recording if spatial is None else spatial.lazily(recording)
-
-
-def _without_outliers(recording: Recording) -> Recording:
-    amplitude = robust_sd(recording.signal)
-    keep = np.ones(len(amplitude), bool)
-    for kind in np.unique(recording.sensors.kind):
-        rows = recording.sensors.of_kind(SensorKind(kind))
-        middling = float(np.median(amplitude[rows]))
-        if len(rows) >= 3 and middling > 0:
-            ratio = amplitude[rows] / middling
-            keep[rows] = (ratio < _OUTLYING) & (ratio > 1 / _OUTLYING)
-    if keep.all():
-        return recording
-    why = f"amplitude {_OUTLYING:g} times above or below the median channel of its kind"
-    names = [name for name, kept in zip(recording.sensors.ch_names, keep, strict=True) if not kept]
-    step = {"step": "drop_outlying", "dropped": dict.fromkeys(names, why)}
-    return selection(recording.sensors, np.flatnonzero(keep), step).lazily(recording)
+    return cleaning.moments(recording if spatial is None else spatial.lazily(recording))
 
 
 def _stretch(reader: RawReader, start: int, stop: int) -> np.ndarray:
