@@ -15,6 +15,7 @@ from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import SourceError
 from neurofm.preprocessing.account import COMPANION, OTHER, account
+from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.cluster import ClusterConfig, DaskPool, SlurmConfig
 from neurofm.preprocessing.page import PAGE_NAME, write_page
 from neurofm.preprocessing.pool import WorkerPool
@@ -43,6 +44,8 @@ class PreprocessConfig(Config):
         Folder of the store; made if it is not there, added to if it is.
     contract : SignalContract
         What every recording is made to be.
+    cleaning : CleaningConfig
+        What becomes of bad channels and artefacts.
     sources : list of SourceConfig
         Which files, and how to read them.
     every_file : bool
@@ -60,6 +63,7 @@ class PreprocessConfig(Config):
     root: str = "."
     store: str
     contract: SignalContract
+    cleaning: CleaningConfig = CleaningConfig()
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     every_file: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
@@ -148,7 +152,7 @@ def run(config: PreprocessConfig) -> PreprocessResult:
         recover(store)
     # a name for what the workers remember of the store as it was
     rows, tasks = sort_out(
-        found, open_store(store), config.dataset, config.contract, uuid.uuid4().hex
+        found, open_store(store), config.dataset, config.contract, config.cleaning, uuid.uuid4().hex
     )
     try:
         _work(config, tasks, store, rows)

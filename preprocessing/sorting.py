@@ -10,6 +10,7 @@ from typing import Any
 
 from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError
+from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.report import IN_STORE, refusal
 from neurofm.preprocessing.sources import Found
 from neurofm.preprocessing.task import Task, files_of, hash_of, stat_of, what_changed
@@ -21,7 +22,12 @@ Row = dict[str, Any]
 
 
 def sort_out(
-    found: Sequence[Found], store: Store, dataset: str, contract: SignalContract, run_id: str
+    found: Sequence[Found],
+    store: Store,
+    dataset: str,
+    contract: SignalContract,
+    cleaning: CleaningConfig,
+    run_id: str,
 ) -> tuple[list[Row], list[Task]]:
     """Return report rows of what needs no work, and the tasks that do.
 
@@ -35,6 +41,8 @@ def sort_out(
         Of files whose source names none.
     contract : SignalContract
         Of the store.
+    cleaning : CleaningConfig
+        Of this run.
     run_id : str
         Of this run; see `Task`.
     """
@@ -55,6 +63,7 @@ def sort_out(
             entities=item.entities,
             source=item.source,
             contract=contract,
+            cleaning=cleaning,
             store=store.path.absolute(),
             run_id=run_id if there else "",
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
+from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.events import companion_path
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.harmonise import dropped_channels, harmonise_file, notes_of
@@ -45,6 +46,8 @@ class Task:
         How to read it.
     contract : SignalContract
         What it is to become.
+    cleaning : CleaningConfig
+        What becomes of bad channels and artefacts.
     store : Path or RemotePath
         Where it goes.
     run_id : str
@@ -57,6 +60,7 @@ class Task:
     entities: Entities
     source: SourceConfig
     contract: SignalContract
+    cleaning: CleaningConfig = CleaningConfig()
     store: Location
     run_id: str = ""
 
@@ -144,10 +148,13 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         allow_unlocated=task.source.allow_unlocated,
         facts=facts,
         ctf_grade=task.contract.ctf_grade,
+        bad_channels=task.cleaning.bad_channels.policy,
     )
     details["sfreq_in"] = reader.sfreq
     folder = task.store if isinstance(task.store, Path) else None
-    recording = harmonise_file(reader, task.contract, folder, units=task.source.units)
+    recording = harmonise_file(
+        reader, task.contract, folder, task.cleaning, units=task.source.units
+    )
     details |= _told(recording)
     files = files_of(task)
     size, mtime_ns = stat_of(files)
@@ -157,6 +164,7 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         "source_size": size,
         "source_mtime_ns": mtime_ns,
         "reading": task.source.reading(),
+        "cleaning": task.cleaning.to_dict(),
         "versions": {name: version(name) for name in ("neurofm", "mne", "scipy", "numpy")},
         "report": details,
     }
@@ -231,6 +239,9 @@ def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
             hint="tell the two apart by `pattern`, or exclude one; " + replace,
         )
     before, now = dict(was.get("reading", {})), task.source.reading()
+    now["cleaning"] = task.cleaning.to_dict()
+    # what was made before there was a choice was made as it is by default
+    before["cleaning"] = was.get("cleaning", CleaningConfig().to_dict())
     if changed := [key for key in now if before.get(key) != now[key]]:
         return SourceError(
             f"{task.path}: {name} is in the store already, made with other settings: "
