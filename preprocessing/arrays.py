@@ -22,10 +22,10 @@ from neurofm.preprocessing.lazy import (
     make_info,
 )
 from neurofm.preprocessing.magic import Facts
-from neurofm.preprocessing.read import Reader
+from neurofm.preprocessing.naming import pattern_regex
+from neurofm.preprocessing.read import Part, Reader
 
 Axis = Literal["window", "channel", "time"]
-HDF5 = (".h5", ".hdf5", ".hdf", ".he5", ".mat")
 
 
 class ArrayReader(Reader):
@@ -70,6 +70,7 @@ class ArrayReader(Reader):
     contiguous: bool = False
 
     library: ClassVar[str] = "NumPy or h5py"
+    endings: ClassVar[tuple[str, ...]] = (".npy", ".npz", ".h5", ".hdf5", ".mat")
 
     @field_validator("axes")
     @classmethod
@@ -77,6 +78,24 @@ class ArrayReader(Reader):
         if sorted(value) not in (["channel", "time"], ["channel", "time", "window"]):
             raise ValueError("axes must be channel and time, or window, channel and time")
         return value
+
+    def parts(self, path: Path) -> list[Part] | None:
+        """Return every array that `key` matches, where it holds fields."""
+        if self.key is None or "{" not in self.key:
+            return None
+        regex = pattern_regex(self.key.strip("/"))
+        found = [(key, regex.fullmatch(key)) for key in known_arrays(path)]
+        parts = [
+            Part(key, self.model_copy(update={"key": key}), match.groupdict())
+            for key, match in found
+            if match is not None
+        ]
+        if not parts:
+            raise SourceError(
+                f"{path}: no array matches {self.key!r}; found {_some([k for k, _ in found])}",
+                hint="correct `key` in the source's reader",
+            )
+        return parts
 
     def companions(self, path: Path) -> list[Path]:
         """Return nothing: an array file is one file."""
@@ -197,25 +216,40 @@ def open_array(path: Path, key: str | None) -> tuple[Any, Callable[[], None]]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False), _nothing
+    chosen = _one(path, key, known_arrays(path))
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
-            return archive[_one(path, key, list(archive.files))], _nothing
-    with path.open("rb") as file:
-        is_hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n" or suffix == ".mat" and _is_mat73(path)
-    if is_hdf5:
+            return archive[chosen], _nothing
+    if _is_hdf5(path):
         import h5py
 
         store = h5py.File(path, "r")
-        try:
-            return store[_one(path, key, arrays_in(store))], store.close
-        except BaseException:
-            store.close()
-            raise
-    if suffix == ".mat":
-        from scipy.io import loadmat, whosmat
+        return store[chosen], store.close
+    from scipy.io import loadmat
 
-        chosen = _one(path, key, [name for name, *_ in whosmat(path)])
-        return np.squeeze(loadmat(path, variable_names=[chosen])[chosen]), _nothing
+    return np.squeeze(loadmat(path, variable_names=[chosen])[chosen]), _nothing
+
+
+def known_arrays(path: Path) -> list[str]:
+    """Return the names of all arrays in a file.
+
+    Raises
+    ------
+    SourceError
+        If it is of none of the formats.
+    """
+    if path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return list(archive.files)
+    if _is_hdf5(path):
+        import h5py
+
+        with h5py.File(path, "r") as store:
+            return _arrays_in(store)
+    if path.suffix.lower() == ".mat":
+        from scipy.io import whosmat
+
+        return [name for name, *_ in whosmat(path)]
     raise SourceError(f"{path}: neither a NumPy file nor HDF5, whatever its name says")
 
 
@@ -223,13 +257,16 @@ def _nothing() -> None:
     """Close what needs no closing."""
 
 
-def _is_mat73(path: Path) -> bool:
+def _is_hdf5(path: Path) -> bool:
     with path.open("rb") as file:
-        file.seek(512)  # MATLAB writes a block of text before the HDF5 file
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+        for offset in (0, 512):  # MATLAB writes a block of text before the HDF5 file
+            file.seek(offset)
+            if file.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
+    return False
 
 
-def arrays_in(store: Any) -> list[str]:
+def _arrays_in(store: Any) -> list[str]:
     """Return the paths of all arrays of an open HDF5 file."""
     import h5py
 
@@ -248,10 +285,13 @@ def _one(path: Path, key: str | None, known: list[str]) -> str:
         return known[0]
     if key is not None and key.strip("/") in known:
         return key.strip("/")
-    listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "") or "none"
     raise SourceError(
         f"{path}: "
         + (f"no array {key!r}" if key else f"{len(known)} arrays, and no `key` to choose one")
-        + f"; found {listed}",
+        + f"; found {_some(known)}",
         hint=did_you_mean(key or "", known) or "name it: `reader: {name: array, key: …}`",
     )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "") or "none"

@@ -41,7 +41,7 @@ class BidsReader(Reader):
 
     def claims(self, inside: str) -> bool:
         """Tell whether a path is a recording of the dataset itself, not of a derivative."""
-        return _RECORDING.search(inside) is not None
+        return super().claims(inside) and _RECORDING.search(inside) is not None
 
     def names(self, inside: str) -> dict[str, str]:
         """Return a run that tells apart recordings which differ in acquisition or the like."""

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import mne
 
 from neurofm.config import Config
-from neurofm.errors import SourceError
+from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.magic import Facts
+from neurofm.preprocessing.roles import FILES, FOLDERS
 from neurofm.preprocessing.verify import companions, verify
 
-# Readers of binary formats fail in whatever way the bytes lead them to.
-READER_FAILURES = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
-    NotImplementedError, OSError, RuntimeError, TypeError, ValueError, struct.error,
-)  # fmt: skip
+# Readers of binary formats fail in whatever way the bytes lead them to, and raise `Exception`
+# itself, too.
+READER_FAILURES = (Exception,)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several recordings in a file.
+
+    Attributes
+    ----------
+    name : str
+        What it is called within the file.
+    reader : Reader
+        Reads this one.
+    entities : dict
+        What its name says of it.
+    """
+
+    name: str
+    reader: Reader
+    entities: dict[str, str]
 
 
 class Reader(Config):
@@ -28,6 +46,7 @@ class Reader(Config):
     """
 
     library: ClassVar[str] = "MNE"
+    endings: ClassVar[tuple[str, ...]] = FOLDERS + FILES
 
     def look(self, path: Path) -> Facts:
         """Check the file before anyone opens it; see `verify.verify`."""
@@ -37,13 +56,17 @@ class Reader(Config):
         """Return the files that are read with it, there or not."""
         return companions(path)
 
+    def parts(self, path: Path) -> list[Part] | None:
+        """Return the recordings in one file; None if the file is one recording."""
+        return None
+
     def about(self, path: Path) -> list[Path]:
         """Return files that describe the recording but do not change how it is read."""
         return []
 
     def claims(self, inside: str) -> bool:
         """Tell whether a path below the source's root is a recording, where no glob says it."""
-        return True
+        return inside.lower().endswith(self.endings)
 
     def names(self, inside: str) -> dict[str, str]:
         """Return entities that the path holds in a way of this reader's own."""
@@ -103,7 +126,7 @@ def open_raw(path: Path, reader: Reader | None = None) -> tuple[mne.io.BaseRaw, 
         warnings.simplefilter("always")
         try:
             raw = reader.raw(path, facts)
-        except SourceError:
+        except NeurofmError:
             raise
         except FileNotFoundError as error:
             raise SourceError(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from neurofm.preprocessing.arrays import ArrayReader
 from neurofm.preprocessing.bids import BidsReader
+from neurofm.preprocessing.moabb import MoabbReader
 from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.tables import TableReader
 from neurofm.preprocessing.vendors import BtiReader, KitReader, NicoletReader
@@ -20,6 +21,7 @@ AnyReader = Annotated[
     | KitReader
     | NicoletReader
     | ArrayReader
+    | MoabbReader
     | TableReader
     | XdfReader,
     Field(discriminator="name"),

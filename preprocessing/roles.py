@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 FILES = (
     ".fif", ".fif.gz", ".edf", ".bdf", ".gdf", ".vhdr", ".ahdr", ".set", ".cnt", ".sqd", ".con",
-    ".cdt", ".dap", ".lay", ".nedf", ".ns3",
+    ".cdt", ".dap", ".lay", ".nedf", ".ns3", ".nxe", ".xdf",
 )  # fmt: skip
 FOLDERS = (".ds", ".mff", ".mefd")
 _NOT_RAW = re.compile(
@@ -53,3 +55,21 @@ def first_part(path: Path) -> Path | None:
     else:
         return None
     return first if first.exists() else None
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, and the folders of formats that are one, by name.
+
+    Links are followed, though not in a circle; what begins with a dot is left out.
+    """
+    visited: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        whole = [f for f in folders if f.lower().endswith(FOLDERS)]
+        folders[:] = sorted(f for f in folders if f not in whole and not f.startswith("."))
+        for name in sorted([*files, *whole]):
+            if not name.startswith("."):
+                yield Path(here) / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +16,11 @@ from neurofm.contract import KindName
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.channels import ChannelType
 from neurofm.preprocessing.events import EventsConfig, companion_path
+from neurofm.preprocessing.moabb import MoabbReader
 from neurofm.preprocessing.naming import FIELDS, entities_of, matches, pattern_regex
 from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.readers import AnyReader
-from neurofm.preprocessing.roles import FOLDERS, has_known_extension, not_its_own
+from neurofm.preprocessing.roles import not_its_own, walk
 from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
 
@@ -39,8 +40,8 @@ class SourceConfig(Config):
     dataset : str
         Name of the data set, where it is not the config's.
     reader : Reader
-        How the files are read, chosen by `name`: ``auto`` (by extension), ``bids``, ``bti``,
-        ``kit``, ``nicolet``, ``array``, ``table`` or ``xdf``.
+        How the files are read, chosen by `name`: ``auto`` (by extension), ``bids``, ``moabb``,
+        ``bti``, ``kit``, ``nicolet``, ``array``, ``table`` or ``xdf``.
     include, exclude : tuple of str
         Globs over the path relative to `root`, with ``*``, ``?`` and ``**``; square brackets
         stand for themselves. By default every file with an extension that is read.
@@ -144,7 +145,9 @@ class Found:
 
 
 def discover(root: Path, dataset: str, sources: Sequence[SourceConfig]) -> list[Found]:
-    """Find the files of all sources, by path; nothing is opened.
+    """Find the files of all sources, by path.
+
+    Nothing is opened but HDF5 files that hold several recordings, and MOABB's datasets.
 
     Parameters
     ----------
@@ -168,14 +171,7 @@ def discover(root: Path, dataset: str, sources: Sequence[SourceConfig]) -> list[
     """
     found: list[Found] = []
     for source in sources:
-        folder = root / source.root
-        if not folder.is_dir():
-            raise SourceError(
-                f"source root {str(folder)!r} is not a folder",
-                hint="say where the recordings are: root=/path/to/them",
-            )
-        here = list(_of_source(folder, root, dataset, source))
-        found += here or [_nothing(folder, source)]
+        found += _of_moabb(dataset, source) or _of_folder(root, dataset, source)
     if all(item.nothing for item in found):
         raise SourceError(
             "; ".join(item.skipped for item in found),
@@ -196,52 +192,73 @@ def _nothing(folder: Path, source: SourceConfig) -> Found:
     )
 
 
-def _of_source(folder: Path, root: Path, dataset: str, source: SourceConfig) -> Iterator[Found]:
-    for path in _walk(folder):
-        inside = path.relative_to(folder).as_posix()
-        if not _is_asked_for(path, inside, source) or matches(inside, source.exclude):
-            continue
-        item = Found(
-            path=path, relative=Path(os.path.relpath(path, root)).as_posix(), source=source
+def _of_moabb(dataset: str, source: SourceConfig) -> list[Found]:
+    if not isinstance(source.reader, MoabbReader):
+        return []
+    name = source.dataset or dataset
+    return [
+        Found(
+            path=path,
+            relative=f"moabb/{source.reader.dataset}/{path.name}",
+            source=source,
+            entities=Entities(dataset=name, **{"task": source.task, **entities}),
         )
+        for path, entities in source.reader.runs()
+    ]
+
+
+def _of_folder(root: Path, dataset: str, source: SourceConfig) -> list[Found]:
+    folder = root / source.root
+    if not folder.is_dir():
+        raise SourceError(
+            f"source root {str(folder)!r} is not a folder",
+            hint="say where the recordings are: root=/path/to/them",
+        )
+    found: list[Found] = []
+    for path in walk(folder):
+        inside = path.relative_to(folder).as_posix()
+        asked = matches(inside, source.include) if source.include else source.reader.claims(inside)
+        if not asked or matches(inside, source.exclude):
+            continue
+        relative = Path(os.path.relpath(path, root)).as_posix()
+        item = Found(path=path, relative=relative, source=source)
         if why := not_its_own(path):
             # a companion that nobody asked for by name deserves no row
             if source.include:
-                yield replace(item, skipped=why)
+                found.append(replace(item, skipped=why))
             continue
-        given = {name: getattr(source, name) for name in FIELDS}
-        fixed = source.reader.names(inside) | {k: v for k, v in given.items() if v}
         try:
-            entities = entities_of(
-                inside,
-                dataset=source.dataset or dataset,
-                pattern=source.pattern,
-                fixed=fixed,
-            )
+            found += _named(item, inside, dataset)
         except SourceError as error:
-            yield replace(item, problem=error)
-        else:
-            yield replace(item, entities=entities)
+            found.append(replace(item, problem=error))
+    return found or [_nothing(folder, source)]
 
 
-def _is_asked_for(path: Path, inside: str, source: SourceConfig) -> bool:
-    if source.include:
-        return matches(inside, source.include)
-    return has_known_extension(path) and source.reader.claims(inside)
+def _named(item: Found, inside: str, dataset: str) -> list[Found]:
+    """Return what a file holds, each with its entities."""
+    source = item.source
+    parts = source.reader.parts(item.path)
+    given = {name: value for name in FIELDS if (value := getattr(source, name))}
 
+    def entities(told: dict[str, str]) -> Entities:
+        return entities_of(
+            inside,
+            dataset=source.dataset or dataset,
+            pattern=source.pattern,
+            fixed=source.reader.names(inside) | told | given,
+        )
 
-def _walk(folder: Path) -> Iterator[Path]:
-    visited: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(here)) in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        whole = [f for f in folders if f.lower().endswith(FOLDERS)]
-        folders[:] = sorted(f for f in folders if f not in whole and not f.startswith("."))
-        for name in sorted([*files, *whole]):
-            if not name.startswith("."):
-                yield Path(here) / name
+    if parts is None:
+        return [replace(item, entities=entities({}))]
+    return [
+        replace(
+            item,
+            relative=f"{item.relative}::{part.name}",
+            source=source.model_copy(update={"reader": part.reader}),
+            entities=entities(part.entities),
+        )
+        for part in parts
+    ]
 
 
 def _refuse_duplicates(found: list[Found]) -> list[Found]:

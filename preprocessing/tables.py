@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import mne
 import numpy as np
@@ -68,6 +68,9 @@ class TableReader(Reader):
     separator: str = ","
     gap_s: float = Field(default=0.1, gt=0)
     bad_share: float = Field(default=0.1, ge=0, le=1)
+
+    library: ClassVar[str] = "pandas"
+    endings: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     def companions(self, path: Path) -> list[Path]:
         """Return nothing: a table is one file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import mne
 
@@ -88,6 +88,8 @@ class NicoletReader(Reader):
 
     name: Literal["nicolet"]
     ch_type: Literal["eeg", "seeg", "ecog"] = "eeg"
+
+    endings: ClassVar[tuple[str, ...]] = (".data",)
 
     def companions(self, path: Path) -> list[Path]:
         """Return the header."""

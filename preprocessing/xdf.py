@@ -57,6 +57,7 @@ class XdfReader(Reader):
     gap_s: float = Field(default=0.1, gt=0)
 
     library: ClassVar[str] = "pyxdf"
+    endings: ClassVar[tuple[str, ...]] = (".xdf",)
 
     def companions(self, path: Path) -> list[Path]:
         """Return nothing: an XDF file holds all of its streams."""
@@ -171,8 +172,10 @@ def _markers(
         return []
     out = []
     for at_s, values in zip(stream["time_stamps"], stream["time_series"], strict=True):
-        sample = int(np.searchsorted(times_s, at_s))
         if times_s[0] - 0.5 / sfreq <= at_s <= times_s[-1] + 0.5 / sfreq:
+            after = min(int(np.searchsorted(times_s, at_s)), len(times_s) - 1)
+            near = max(after - 1, 0)
+            sample = near if abs(times_s[near] - at_s) < abs(times_s[after] - at_s) else after
             text = "/".join(str(value) for value in np.atleast_1d(values))
-            out.append((min(sample, len(times_s) - 1) / sfreq, 0.0, text))
+            out.append((sample / sfreq, 0.0, text))
     return out

@@ -1,0 +1,94 @@
+"""Recordings that are MNE objects: written down once, then read like any other."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import mne
+
+from neurofm.errors import SourceError
+from neurofm.preprocessing.sources import Found, SourceConfig
+from neurofm.signals import Entities
+
+if TYPE_CHECKING:
+    from neurofm.preprocessing.run import PreprocessConfig, PreprocessResult
+
+_ID_STRUCT = 31  # a tag that tells which machine wrote the file, and when
+
+
+def preprocess_raws(
+    raws: Iterable[tuple[mne.io.BaseRaw, Entities]], config: PreprocessConfig
+) -> PreprocessResult:
+    """Preprocess MNE objects instead of files.
+
+    Parameters
+    ----------
+    raws : iterable of (mne.io.BaseRaw, Entities)
+        The recordings, and what each is called. They are not changed, and only one is needed
+        at a time.
+    config : PreprocessConfig
+        What to make of them; its first source says how they are read. `root` and what names
+        files are not used.
+
+    Returns
+    -------
+    PreprocessResult
+        As of `run`.
+
+    Raises
+    ------
+    SourceError
+        If there is none, two have the same name, or none could be kept.
+    """
+    from neurofm.preprocessing.run import run
+
+    with TemporaryDirectory(prefix="neurofm-raws-") as folder:
+        return run(config, found=found_in_memory(raws, Path(folder), config.sources[0]))
+
+
+def found_in_memory(
+    raws: Iterable[tuple[mne.io.BaseRaw, Entities]], folder: Path, source: SourceConfig
+) -> Sequence[Found]:
+    """Write recordings into a folder and return what a source would have found there."""
+    found: dict[str, Found] = {}
+    for raw, entities in raws:
+        name = entities.recording_id
+        if name in found:
+            raise SourceError(
+                f"two of the recordings are called {name!r}",
+                hint="tell them apart by session or run in their Entities",
+            )
+        path = folder / f"{name}_raw.fif"
+        write_fif(raw, path)
+        found[name] = Found(path=path, relative=f"memory/{name}", source=source, entities=entities)
+    if not found:
+        raise SourceError("no recording was given")
+    return list(found.values())
+
+
+def write_fif(raw: mne.io.BaseRaw, path: Path) -> None:
+    """Write a recording such that the same recording always gives the same bytes."""
+    raw.save(path, fmt="double", overwrite=True, verbose="error")
+    stem = path.name.removesuffix(".fif")
+    for part in sorted([path, *path.parent.glob(f"{stem}-[0-9]*.fif")]):
+        _forget_writing(part)
+
+
+def _forget_writing(path: Path) -> None:
+    """Set to zero what tells when and where a FIF file was written."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        at = 0
+        while at < size:
+            file.seek(at)
+            _, kind, n_bytes, following = struct.unpack(">iiii", file.read(16))
+            if kind == _ID_STRUCT and n_bytes == 20:
+                file.seek(at + 20)  # past the tag's header and the version
+                file.write(bytes(16))
+            if following == -1:
+                return
+            at = following if following > 0 else at + 16 + n_bytes
