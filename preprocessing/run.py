@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -120,7 +121,7 @@ def _find(config: PreprocessConfig) -> list[Found]:
     return found + account(Path(config.root), found) if config.every_file else found
 
 
-def run(config: PreprocessConfig) -> PreprocessResult:
+def run(config: PreprocessConfig, *, found: Sequence[Found] | None = None) -> PreprocessResult:
     """Read, harmonise and store every recording that is not in the store yet.
 
     Stopped at any point and run again, it does what is missing, and the store is the same as
@@ -130,6 +131,8 @@ def run(config: PreprocessConfig) -> PreprocessResult:
     ----------
     config : PreprocessConfig
         What to do.
+    found : sequence of Found, optional
+        The recordings, where they are not what the config's sources find.
 
     Returns
     -------
@@ -146,13 +149,13 @@ def run(config: PreprocessConfig) -> PreprocessResult:
         If something else is at its path, or it cannot be written.
     """
     store = location(config.store)
-    found = _find(config)
+    items = _find(config) if found is None else list(found)
     with writing(store):
         create_store(store, config.contract)
         recover(store)
     # a name for what the workers remember of the store as it was
     rows, tasks = sort_out(
-        found, open_store(store), config.dataset, config.contract, config.cleaning, uuid.uuid4().hex
+        items, open_store(store), config.dataset, config.contract, config.cleaning, uuid.uuid4().hex
     )
     try:
         _work(config, tasks, store, rows)
