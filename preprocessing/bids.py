@@ -73,7 +73,10 @@ class BidsReader(Reader):
         bids_path.update(root=dataset_root(path), check=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=_OPTIONAL)
-            raw = read_raw_bids(bids_path, verbose="warning")
+            # `open_raw` tells shielded recordings from others
+            fif = path.name.endswith((".fif", ".fif.gz"))
+            more = {"extra_params": {"allow_maxshield": "yes"}} if fif else {}
+            raw = read_raw_bids(bids_path, verbose="warning", **more)
         tables = sidecars(path)
         place_electrodes(raw, tables, facts)
         facts.reference = read_reference(tables)

@@ -13,6 +13,7 @@ from neurofm.config import Config
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.roles import FILES, FOLDERS
+from neurofm.preprocessing.sss import SssConfig
 from neurofm.preprocessing.verify import companions, verify
 
 # Readers of binary formats fail in whatever way the bytes lead them to, and raise `Exception`
@@ -88,10 +89,14 @@ class AutoReader(Reader):
             from neurofm.preprocessing.xdf import XdfReader
 
             return XdfReader().raw(path, facts)
-        return mne.io.read_raw(path, preload=False, verbose="warning")
+        # `open_raw` tells shielded recordings from others, and what to do about them
+        more = {"allow_maxshield": "yes"} if path.name.endswith((".fif", ".fif.gz")) else {}
+        return mne.io.read_raw(path, preload=False, verbose="warning", **more)
 
 
-def open_raw(path: Path, reader: Reader | None = None) -> tuple[mne.io.BaseRaw, Facts]:
+def open_raw(
+    path: Path, reader: Reader | None = None, sss: SssConfig | None = None
+) -> tuple[mne.io.BaseRaw, Facts]:
     """Open a recording without reading its samples.
 
     Parameters
@@ -100,6 +105,8 @@ def open_raw(path: Path, reader: Reader | None = None) -> tuple[mne.io.BaseRaw, 
         A file, or the folder of a format that is one.
     reader : Reader, optional
         How to read it. By default its extension decides.
+    sss : SssConfig, optional
+        Signal space separation; the recording is then read into memory.
 
     Returns
     -------
@@ -112,7 +119,9 @@ def open_raw(path: Path, reader: Reader | None = None) -> tuple[mne.io.BaseRaw, 
     ------
     SourceError
         If the file is not what its name says, is cut short, lacks a companion file, or MNE
-        cannot read it.
+        cannot read it, or its internal active shielding has not been taken out.
+    SignalError
+        If signal space separation fails.
     """
     reader = reader or AutoReader()
     facts = reader.look(path)
@@ -141,6 +150,15 @@ def open_raw(path: Path, reader: Reader | None = None) -> tuple[mne.io.BaseRaw, 
     facts.notes += _messages(caught)
     if not raw.info["sfreq"] > 0:
         raise SourceError(f"{path}: the sampling rate in the header is {raw.info['sfreq']:g} Hz")
+    if raw.info.get("maxshield") and sss is None:
+        raise SourceError(
+            f"{path}: recorded with internal active shielding (MaxShield): what the coils measured "
+            "is distorted until signal space separation takes the shielding out",
+            hint="separate it with MaxFilter, or by `sss: {}` in the source",
+        )
+    if sss is not None:
+        raw, notes = sss.apply(raw, str(path))
+        facts.notes += notes
     return raw, facts
 
 

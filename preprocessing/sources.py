@@ -21,11 +21,12 @@ from neurofm.preprocessing.naming import FIELDS, entities_of, matches, pattern_r
 from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.readers import AnyReader
 from neurofm.preprocessing.roles import not_its_own, walk
+from neurofm.preprocessing.sss import SssConfig
 from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
 
 # what a source says that a store made before it could be said does not know of
-_LATER = ("reader", "units", "reference")
+_LATER = ("reader", "units", "reference", "sss")
 
 _Factor = Annotated[float, Field(gt=0)]
 
@@ -60,6 +61,9 @@ class SourceConfig(Config):
     reference : str
         What potentials are taken against, such as ``Cz`` or ``average``, where neither channel
         names nor a file says it.
+    sss : SssConfig, optional
+        Signal space separation of MEG before anything else. Recordings with internal active
+        shielding (MaxShield) are refused without it.
     channels : dict
         Channel name or glob -> type, or ``drop``: repairs what the file says.
     events : EventsConfig
@@ -81,6 +85,7 @@ class SourceConfig(Config):
     unit_scale: _Factor | dict[KindName, _Factor] = 1.0
     units: Units = "check"
     reference: str = ""
+    sss: SssConfig | None = None
     channels: dict[str, ChannelType] = Field(default_factory=dict)
     events: EventsConfig = EventsConfig()
     allow_unlocated: bool = False

@@ -136,7 +136,7 @@ def _unexpected(task: Task, error: Exception, details: dict[str, Any]) -> Outcom
 
 def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     digest = _require_new(task)
-    raw, facts = open_raw(task.path, task.source.reader)
+    raw, facts = open_raw(task.path, task.source.reader, task.source.sss)
     facts.reference = facts.reference or task.source.reference
     reader = RawReader(
         raw,

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from neurofm.errors import SourceError
+from neurofm.preprocessing.brainvision import verify_brainvision
 from neurofm.preprocessing.curry import curry_parts, verify_curry
 from neurofm.preprocessing.edf import verify_edf
 from neurofm.preprocessing.fif import verify_fif, verify_fif_gz
@@ -46,6 +47,8 @@ def verify(path: Path) -> Facts:
         _refuse_another_format(path, head)
         if name.endswith((".edf", ".bdf")):
             return verify_edf(path, file, head)
+        if name.endswith((".vhdr", ".ahdr")):
+            verify_brainvision(path)
         if name.endswith(_CURRY):
             return verify_curry(path)
         if name.endswith(".fif"):

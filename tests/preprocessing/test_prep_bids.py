@@ -9,6 +9,7 @@ import pytest
 from neurofm.errors import SourceError
 from neurofm.preprocessing.bids import BidsReader, dataset_root, sidecars
 from neurofm.preprocessing.from_mne import recording_from_raw
+from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.sources import SourceConfig, discover
 from neurofm.signals import Entities
@@ -178,6 +179,7 @@ def test_a_damaged_table_is_refused_by_name(dataset):
 
 def test_electrodes_told_twice_are_placed(test_data):
     path = test_data / "bids" / "tiny_bids" / "sub-01" / "ses-eeg" / "eeg"
-    raw, _ = open_raw(path / "sub-01_ses-eeg_task-rest_eeg.vhdr", READER)
+    # its samples are refused: see test_prep_brainvision
+    raw = READER.raw(path / "sub-01_ses-eeg_task-rest_eeg.vhdr", Facts())
     first = raw.info["chs"][raw.ch_names.index("Fp1")]["loc"][:3]
     np.testing.assert_allclose(first, [-0.0374127, 0.1110214, 0.0498709], atol=1e-6)

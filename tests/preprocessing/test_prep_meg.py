@@ -2,14 +2,18 @@ import mne
 import numpy as np
 import pytest
 
+from neurofm.config import parse_config
 from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.from_mne import RawReader, recording_from_raw
 from neurofm.preprocessing.harmonise import notes_of
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.meg import compensated, ctf_grade
+from neurofm.preprocessing.read import open_raw
+from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sss import SssConfig
 from neurofm.sensors import Knowledge, SensorKind
 from neurofm.signals import Entities
+from neurofm.store.reader import open_store
 
 ME = Entities(dataset="d", subject="1")
 CTF = "meg/ctf/testdata_ctf_short_discontinuous.ds"
@@ -130,6 +134,40 @@ def test_separation_without_a_head_position_says_what_to_do(vectorview):
 def test_a_calibration_that_is_not_there_is_refused(vectorview):
     with pytest.raises(SourceError, match=r"x\.fif: nowhere\.dat, named by its `sss`, is not th"):
         SssConfig(calibration="nowhere.dat").apply(vectorview, "x.fif")
+
+
+def shielded(vectorview, path):
+    raw = vectorview.copy()
+    with raw.info._unlock():
+        raw.info["maxshield"] = True
+    raw.save(path, verbose="error")
+    return path
+
+
+def test_shielded_recordings_are_refused_unless_they_are_separated(vectorview, tmp_path):
+    path = shielded(vectorview, tmp_path / "x_raw.fif")
+    with pytest.raises(SourceError, match=r"x_raw\.fif: .*\(MaxShield\).*\n.*`sss: \{\}`"):
+        open_raw(path)
+    raw, facts = open_raw(path, sss=SssConfig(**EMPTY_ROOM))
+    assert facts.notes == []
+    assert recording_from_raw(raw, ME).history[0]["sss"]["components"] > 50
+
+
+def test_a_source_asks_for_separation_and_it_reaches_the_store(vectorview, tmp_path):
+    (tmp_path / "raw").mkdir()
+    shielded(vectorview, tmp_path / "raw" / "x_raw.fif")
+    values = {
+        "dataset": "d",
+        "root": str(tmp_path / "raw"),
+        "store": str(tmp_path / "store"),
+        "contract": {"sfreq": 64, "band_hz": [1, 30], "window_s": 1},
+        "sources": [{"subject": "1", "sss": {**EMPTY_ROOM, "origin": [0, 0.013, -0.006]}}],
+        "workers": 0,
+    }
+    run(parse_config(CONFIG, values, where="test"))
+    recording = open_store(tmp_path / "store").recording("d_sub-1")
+    assert recording.sensors.kinds == ("mag", "grad_planar")
+    assert "components" in recording.history[0]["sss"]
 
 
 def test_a_recording_that_was_separated_before_says_so(test_data):

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from neurofm.errors import SourceError
+from neurofm.preprocessing.brainvision import verify_brainvision
+from neurofm.preprocessing.read import open_raw
+
+HFO = "ieeg/hfo_bids/sub-01/ses-interictalsleep/ieeg/sub-01_ses-interictalsleep_run-01_ieeg.vhdr"
+TINY = "bids/tiny_bids/sub-01/ses-eeg/eeg/sub-01_ses-eeg_task-rest_eeg.vhdr"
+
+
+def written(folder, said, samples, data="x.eeg"):
+    header = f"Brain Vision Data Exchange Header File Version 1.0\nDataFile={data}\n"
+    (folder / "x.vhdr").write_text(header + f"[Binary Infos]\nBinaryFormat={said}\n")
+    (folder / "x.eeg").write_bytes(samples.tobytes())
+    return folder / "x.vhdr"
+
+
+def microvolts(scale=30.0, offset=0.0):
+    return offset + scale * np.random.default_rng(0).standard_normal(70_000)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+def test_floats_called_integers_are_refused_and_floats_called_floats_pass(tmp_path, scale):
+    samples = (microvolts() * max(scale, 1.0)).astype("<f4")
+    with pytest.raises(SourceError, match=r"x\.eeg holds INT_16, but its samples are 32-bit fl"):
+        verify_brainvision(written(tmp_path, "INT_16", samples))
+    verify_brainvision(written(tmp_path, "IEEE_FLOAT_32", (microvolts() * scale).astype("<f4")))
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(300, 0), (2, 0), (9000, 0), (100, 9000), (50, -9000)]
+)
+def test_integers_called_floats_are_refused_and_integers_called_integers_pass(
+    tmp_path, scale, offset
+):
+    samples = np.clip(microvolts(scale, offset), -32_768, 32_767).astype("<i2")
+    with pytest.raises(SourceError, match="holds IEEE_FLOAT_32, but its samples are no such numb"):
+        verify_brainvision(written(tmp_path, "IEEE_FLOAT_32", samples))
+    verify_brainvision(written(tmp_path, "INT_16", samples, data="$b.eeg"))
+
+
+def test_too_little_to_tell_passes(tmp_path):
+    verify_brainvision(written(tmp_path, "INT_16", np.ones(50, "<f4")))
+    verify_brainvision(written(tmp_path, "INT_16", np.zeros(5000, "<f4")))
+    path = written(tmp_path, "INT_16", np.ones(5000, "<f4"))
+    (tmp_path / "x.eeg").unlink()
+    verify_brainvision(path)  # what is missing is told elsewhere
+
+
+def test_a_real_file_whose_header_is_wrong_is_refused(test_data):
+    # it opens as two seconds of noise between -3.3 and 3.3 mV; its sidecar says one second
+    with pytest.raises(SourceError, match=r"task-rest_eeg\.vhdr: .* 32-bit floats: IEEE_FLOAT_32"):
+        open_raw(test_data / TINY)
+
+
+@pytest.mark.parametrize("name", ["formats/brainvision/test.vhdr", HFO])
+def test_real_files_whose_headers_are_right_pass(test_data, name):
+    verify_brainvision(test_data / name)
