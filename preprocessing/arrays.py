@@ -79,11 +79,16 @@ class ArrayReader(Reader):
             raise ValueError("axes must be channel and time, or window, channel and time")
         return value
 
+    @property
+    def part(self) -> str:
+        """The array's key."""
+        return self.key or ""
+
     def parts(self, path: Path) -> list[Part] | None:
         """Return every array that `key` matches, where it holds fields."""
-        if self.key is None or "{" not in self.key:
+        if "{" not in self.part:
             return None
-        regex = pattern_regex(self.key.strip("/"))
+        regex = pattern_regex(self.part.strip("/"))
         found = [(key, regex.fullmatch(key)) for key in known_arrays(path)]
         parts = [
             Part(key, self.model_copy(update={"key": key}), match.groupdict())

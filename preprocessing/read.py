@@ -57,6 +57,11 @@ class Reader(Config):
         """Return the files that are read with it, there or not."""
         return companions(path)
 
+    @property
+    def part(self) -> str:
+        """What of a file is read; empty if the whole of it is."""
+        return ""
+
     def parts(self, path: Path) -> list[Part] | None:
         """Return the recordings in one file; None if the file is one recording."""
         return None

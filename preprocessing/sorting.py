@@ -13,7 +13,7 @@ from neurofm.errors import NeurofmError
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.report import IN_STORE, refusal
 from neurofm.preprocessing.sources import Found
-from neurofm.preprocessing.task import Task, files_of, hash_of, stat_of, what_changed
+from neurofm.preprocessing.task import Task, content_of, files_of, stat_of, what_changed
 from neurofm.store.reader import Store
 
 _SAMPLE = 1 << 16
@@ -122,11 +122,11 @@ def _split(group: list[Task], key: Callable[[Task], Hashable]) -> list[list[Task
 
 def _size(task: Task) -> Hashable:
     size, _ = stat_of(files_of(task))
-    return size
+    return size, task.source.reader.part
 
 
 def _content(task: Task) -> Hashable:
-    return hash_of(files_of(task))
+    return content_of(task)
 
 
 def _sampled(task: Task) -> Hashable:

@@ -178,7 +178,7 @@ def _require_new(task: Task) -> str:
     Files that cannot be read have none: opening them says better what is wrong.
     """
     try:
-        digest = hash_of(files_of(task))
+        digest = content_of(task)
     except OSError:
         return ""
     twin = _known(task.store, task.run_id).get(digest) if task.run_id else None
@@ -252,7 +252,7 @@ def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
         files = files_of(task)
         if stat_of(files) == (was.get("source_size"), was.get("source_mtime_ns")):
             return None
-        same = hash_of(files) == was.get("source_hash")
+        same = content_of(task) == was.get("source_hash")
     except (NeurofmError, OSError, ValueError) as error:
         return SourceError(f"{task.path}: cannot be read: {error}")
     if same:
@@ -273,9 +273,14 @@ def stat_of(files: Iterable[Path]) -> tuple[int, int]:
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
-def hash_of(files: Iterable[Path]) -> str:
-    """Return the sha256 over the content of all files, in order."""
-    digest = hashlib.sha256()
+def content_of(task: Task) -> str:
+    """Return a hash of what a recording is made of: files, or one part of a file."""
+    return hash_of(files_of(task), task.source.reader.part)
+
+
+def hash_of(files: Iterable[Path], part: str = "") -> str:
+    """Return the sha256 over the content of all files, in order, and the name of a part."""
+    digest = hashlib.sha256(part.encode())
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):

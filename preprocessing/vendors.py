@@ -33,12 +33,10 @@ class BtiReader(Reader):
 
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
         """Open the three files."""
-        shape = path.with_name(self.head_shape) if self.head_shape else None
         return mne.io.read_raw_bti(
             path,
             path.with_name(self.config_file),
-            shape,
-            convert=shape is not None,
+            path.with_name(self.head_shape) if self.head_shape else None,
             preload=False,
             verbose="warning",
         )

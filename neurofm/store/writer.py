@@ -53,8 +53,9 @@ def create_store(
     contract : SignalContract
         What every recording in it has been made to be.
     chunk_s : float, optional
-        Length of a chunk in seconds; by default half a window of the contract. Windows start
-        anywhere, so with chunks of a whole window two would be decoded for each.
+        Length of a chunk in seconds; by default a quarter of the contract's window, or a
+        second where that is longer, but no more than the window. Windows start anywhere: with
+        chunks of a whole window two would be decoded for each.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def create_store(
             hint="choose another path; nothing there was touched",
         )
     if chunk_s is None:
-        chunk_s = math.ceil(contract.n_times / 2) / contract.sfreq
+        chunk_s = _chunk_len(contract) / contract.sfreq
     whole_samples(chunk_s, contract.sfreq)
     if isinstance(store, Path):
         (store / "recordings").mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,12 @@ def create_store(
     about = {"format": FORMAT, "contract": contract.to_dict(), "chunk_s": chunk_s}
     root = json.dumps(group_metadata({ROOT_KEY: about}), indent=1)
     replace_synced(store / "zarr.json", root.encode())  # last: it makes the place a store
+
+
+def _chunk_len(contract: SignalContract) -> int:
+    """Return the samples of a chunk: see docs/store.md for the table that chose them."""
+    second = math.ceil(contract.sfreq)  # shorter chunks cost more to handle than to decode
+    return min(contract.n_times, max(second, math.ceil(contract.n_times / 4)))
 
 
 def _is_unfinished(store: Location) -> bool:

@@ -13,6 +13,7 @@ from neurofm.errors import ConfigError, SourceError
 from neurofm.preprocessing.arrays import ArrayReader
 from neurofm.preprocessing.events import EventsConfig, collect_events
 from neurofm.preprocessing.read import open_raw
+from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sources import SourceConfig, discover
 
 NAMES = ("Fz", "Cz", "Pz")
@@ -170,3 +171,21 @@ def test_real_windows_are_in_microvolts(test_data):
     for path in sorted((test_data / "chbmit_windows").rglob("*.npy")):
         raw, _ = open_raw(path, reader(sfreq=256, ch_names=names))
         assert raw.n_times == 2561 and 1e-6 < np.median(raw.get_data().std(axis=1)) < 5e-4
+
+
+def test_recordings_of_one_file_reach_the_store_and_are_known_again(tmp_path, signal):
+    rng = np.random.default_rng(1)
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        for subject in ("01", "02"):
+            file[f"{subject}/a/eeg"] = rng.normal(0, 20, (3, 2000))
+    values = {
+        "dataset": "d",
+        "root": str(tmp_path),
+        "store": str(tmp_path / "store"),
+        "contract": {"sfreq": 64, "band_hz": [0.5, 30], "window_s": 2.0, "line_hz": "none"},
+        "sources": [{"reader": reader(key=FIELDS + "/eeg").to_dict(), "include": ["*.h5"]}],
+        "workers": 0,
+    }
+    config = parse_config(CONFIG, values, where="test")
+    assert run(config).report["status"].tolist() == ["kept", "kept"]
+    assert run(config).report["reason"].tolist() == ["in the store already"] * 2
