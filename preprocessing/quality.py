@@ -8,6 +8,7 @@ import numpy as np
 
 from neurofm.contract import robust_sd
 from neurofm.preprocessing.harmonise import dropped_channels
+from neurofm.preprocessing.history import marked_bad
 from neurofm.signals import Recording
 
 _EXTREME = 8.0
@@ -28,8 +29,8 @@ def measure_quality(recording: Recording) -> dict[str, Any]:
     dict
         By channel: `robust_sd` in SI units, `extreme_share` (samples beyond 8 robust standard
         deviations) and `flat_share` (samples equal to the one before). For the recording:
-        `good_share`, the part of its length that no ``BAD`` annotation covers, and `dropped`,
-        why channels are not there.
+        `good_share`, the part of its length that no ``BAD`` annotation covers; `dropped`, why
+        channels are not there; and `bad`, why channels that are there are marked bad.
     """
     sd = robust_sd(recording.signal)
     limit = (_EXTREME * sd).astype(np.float32)[:, None]
@@ -47,6 +48,7 @@ def measure_quality(recording: Recording) -> dict[str, Any]:
         "flat_share": _shares(repeated, recording.n_times - 1),
         "good_share": round(good_s / recording.duration_s, 6),
         "dropped": dropped_channels(recording),
+        "bad": marked_bad(recording),
     }
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import numpy as np
 
 from neurofm.contract import KindName, Reference
 from neurofm.errors import SignalError
+from neurofm.preprocessing.history import marked_bad
 from neurofm.preprocessing.ieeg import Derived, bipolar, laplacian
-from neurofm.preprocessing.spatial import Spatial, SpatialStep
+from neurofm.preprocessing.spatial import Spatial, SpatialStep, selection
 from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Recording
 
@@ -22,7 +24,9 @@ class Rereference(SpatialStep):
     reference : dict
         Kind -> ``as_recorded``; ``average``, against the mean of the kind; ``bipolar``, the
         difference between contacts that follow one another on a shaft; or ``laplacian``, against
-        the mean of the contacts beside each. Kinds not named stay.
+        the mean of the contacts beside each. Kinds not named stay. Channels marked bad have no
+        part in an average, and are dropped where differences would spread what is wrong with
+        them.
     """
 
     name: Literal["rereference"] = "rereference"
@@ -37,11 +41,26 @@ class Rereference(SpatialStep):
             If a kind to be averaged has one channel, of which nothing would be left, or no
             contact of a kind has a neighbour.
         """
-        return reference_operator(recording.sensors, self.reference, recording.recording_id)
+        sensors, where, bad = recording.sensors, recording.recording_id, marked_bad(recording)
+        spread = {
+            name: f"{bad[name]}; its neighbours are not derived from it"
+            for name, kind in zip(sensors.ch_names, sensors.kind, strict=True)
+            if name in bad
+            and self.reference.get(SensorKind(kind).label) in ("bipolar", "laplacian")  # type: ignore[call-overload]
+        }
+        if not spread:
+            return reference_operator(sensors, self.reference, where, without=bad)
+        keep = np.flatnonzero([name not in spread for name in sensors.ch_names])
+        first = selection(sensors, keep, {"step": "drop_marked", "dropped": spread})
+        then = reference_operator(first.sensors, self.reference, where, without=bad)
+        return first if then is None else then.after(first)
 
 
 def reference_operator(
-    sensors: Sensors, reference: dict[KindName, Reference], where: str
+    sensors: Sensors,
+    reference: dict[KindName, Reference],
+    where: str,
+    without: Collection[str] = (),
 ) -> Spatial | None:
     """Return what `Rereference` does to channels; see there.
 
@@ -53,6 +72,8 @@ def reference_operator(
         Kind -> reference.
     where : str
         The recording, for messages.
+    without : collection of str
+        Channels that have no part in an average.
     """
     step: dict[str, Any] = {"step": "rereference"}
     derived: dict[int, Derived] = {}
@@ -62,7 +83,10 @@ def reference_operator(
         if how == "as_recorded" or not len(rows):
             continue
         _require_enough(sensors, rows, label, how, where)
-        made = {"average": _average, "bipolar": bipolar, "laplacian": laplacian}[how](sensors, kind)
+        if how == "average":
+            made = _average(sensors, kind, without)
+        else:
+            made = {"bipolar": bipolar, "laplacian": laplacian}[how](sensors, kind)
         if not made.rows:
             raise SignalError(
                 f"{where}: {how} reference leaves nothing of {len(rows)} {label} channels: "
@@ -77,10 +101,13 @@ def reference_operator(
     return _joined(sensors, derived, step) if derived else None
 
 
-def _average(sensors: Sensors, kind: SensorKind) -> Derived:
+def _average(sensors: Sensors, kind: SensorKind, without: Collection[str]) -> Derived:
     rows = sensors.of_kind(kind)
+    good = np.array([i for i in rows if sensors.ch_names[i] not in without], int)
+    good = good if len(good) else rows
     weights = np.zeros((len(rows), len(sensors)))
-    weights[:, rows] = np.eye(len(rows)) - 1.0 / len(rows)
+    weights[:, rows] = np.eye(len(rows))
+    weights[:, good] -= 1.0 / len(good)
     made = sensors.select(rows)
     # the mean of derivations is no electrode's potential: they stay what they are
     if not made.bipolar.all():
