@@ -24,7 +24,7 @@ CONTRACT = SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0)
 def path(tmp_path):
     """Three recordings of four channels x 12 s in chunks of 0.5 s."""
     folder = tmp_path / "store"
-    create_store(folder, CONTRACT)
+    create_store(folder, CONTRACT, chunk_s=0.5)
     rng = np.random.default_rng(0)
     sensors = Sensors(
         ch_names=("Fz", "Cz", "Pz", "Oz"),
