@@ -7,10 +7,12 @@ from neurofm.published.entry import Published
 from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.mamba import PUBLISHED_MAMBA
+from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
     **PUBLISHED_CBRAMOD,
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,
     **PUBLISHED_MAMBA,
+    **PUBLISHED_VQNSP,
 }

@@ -29,7 +29,6 @@ AWAITED = {
     "EEGPT (encoder, predictor, reconstructor)",
     "EphysTokenizer",
     "LUNA",
-    "LaBraM VQNSP tokenizer",
     "MEG-GPT",
     "REVE encoder",
     "REVE masked auto-encoder",
