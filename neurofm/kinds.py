@@ -53,4 +53,4 @@ class Knowledge(IntEnum):
     MEASURED = 2
     DEVICE = 3  # measured, but in the device frame: the file has no device-to-head transform
     MNI = 4  # measured, and moved to MNI (Talairach) space
-    SCAN = 5  # measured in the frame of the subject's own scan, or in one the file does not name
+    SCAN = 5  # measured in another frame: of the subject's own scan, or that of the vendor's head

@@ -15,6 +15,7 @@ from neurofm.kinds import MEG_KINDS, Knowledge, SensorKind
 EEG_CH = 2
 _EEG_CSD = 6
 _HEAD = 4
+_DEVICE = (0, 1)  # helmets whose frame is called unknown are in their own
 _TALAIRACH = (2003, 2004, 2005, 2006)
 _UNITS = {107: "V", 112: "T", 201: "T/m"}
 
@@ -92,7 +93,7 @@ Row = tuple[str, SensorKind, np.ndarray, np.ndarray, Knowledge, str | None]
 _ZERO = np.zeros(3, np.float32)
 
 
-def read_channel(ch: dict[str, Any], lead: Lead | None, dev_head_t: dict[str, Any] | None) -> Row:
+def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | None) -> Row:
     """Read what a channel is and where it sits.
 
     Parameters
@@ -101,7 +102,7 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, dev_head_t: dict[str, An
         One entry of ``info["chs"]``.
     lead : Lead or None
         What its name says, if it is EEG.
-    dev_head_t : dict or None
+    to_head : ndarray, shape (4, 4), or None
         The device-to-head transform.
 
     Raises
@@ -119,7 +120,7 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, dev_head_t: dict[str, An
     if kind in MEG_KINDS:
         if not measured:
             return name, kind, _ZERO, _ZERO, Knowledge.ABSENT, None
-        return name, kind, *_coil_in_head(ch, kind, loc, dev_head_t), None
+        return name, kind, *_coil_in_head(ch, kind, loc, to_head), None
     reference = None
     if lead is not None:
         name, reference = lead.name, lead.reference
@@ -164,7 +165,7 @@ def _require_unit(ch: dict[str, Any], kind: SensorKind) -> None:
 
 
 def _coil_in_head(
-    ch: dict[str, Any], kind: SensorKind, loc: np.ndarray, dev_head_t: dict[str, Any] | None
+    ch: dict[str, Any], kind: SensorKind, loc: np.ndarray, to_head: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, Knowledge]:
     # the coil's own axes are in loc[3:6], loc[6:9] and loc[9:12]: a planar gradiometer takes its
     # difference along the first, every other coil looks along the last
@@ -173,11 +174,10 @@ def _coil_in_head(
     norm = np.linalg.norm(axis)
     axis = axis / norm if np.isfinite(norm) and norm > 1e-6 else np.zeros(3)
     known = Knowledge.MEASURED
-    if int(ch["coord_frame"]) != _HEAD:
-        if dev_head_t is None:
-            known = Knowledge.DEVICE
-        else:
-            trans = np.asarray(dev_head_t["trans"], float)
-            position = trans[:3, :3] @ position + trans[:3, 3]
-            axis = trans[:3, :3] @ axis
+    frame = int(ch["coord_frame"])
+    if frame in _DEVICE and to_head is not None:
+        position = to_head[:3, :3] @ position + to_head[:3, 3]
+        axis = to_head[:3, :3] @ axis
+    elif frame != _HEAD:
+        known = Knowledge.DEVICE if frame in _DEVICE else Knowledge.SCAN
     return position.astype(np.float32), axis.astype(np.float32), known

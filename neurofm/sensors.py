@@ -210,7 +210,8 @@ def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sen
     """
     chosen = list(picks) if picks is not None else brain_picks(info)
     leads = _leads(info)
-    rows = [read_channel(info["chs"][i], leads.get(i), info["dev_head_t"]) for i in chosen]
+    to_head = _device_to_head(info)
+    rows = [read_channel(info["chs"][i], leads.get(i), to_head) for i in chosen]
     average = _average_reference(info)
     return Sensors(
         ch_names=tuple(r[0] for r in rows),
@@ -233,6 +234,15 @@ def _leads(info: mne.Info) -> dict[int, Lead]:
     """Read the names of all EEG channels together, whichever are picked."""
     eeg = [i for i, ch in enumerate(info["chs"]) if int(ch["kind"]) == EEG_CH]
     return dict(zip(eeg, read_leads([info["chs"][i]["ch_name"] for i in eeg]), strict=True))
+
+
+def _device_to_head(info: mne.Info) -> np.ndarray | None:
+    """Return the transform, shape (4, 4), or None where nobody has measured it."""
+    if info["dev_head_t"] is None:
+        return None
+    transform = np.asarray(info["dev_head_t"]["trans"], float)
+    # readers put the identity where the head was not digitised
+    return None if not info["dig"] and np.array_equal(transform, np.eye(4)) else transform
 
 
 def _average_reference(info: mne.Info) -> bool:
