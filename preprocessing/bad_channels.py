@@ -241,8 +241,10 @@ def _log_spectra(recording: Recording, stretches: Stretches, rows: np.ndarray) -
     window = np.hanning(n).astype(np.float32)
     logs = []
     for block in stretches.of(rows):
-        power = np.abs(np.fft.rfft(block * window, axis=1)) ** 2
-        total = np.cumsum(np.pad(power, ((0, 0), (1, 0))), axis=1)
+        spectrum = np.fft.rfft(block * window, axis=1)
+        # summed in double precision: slow waves hold a million times the power of fast ones
+        total = np.cumsum(spectrum.real**2 + spectrum.imag**2, axis=1, dtype=np.float64)
+        total = np.pad(total, ((0, 0), (1, 0)))
         band = (total[:, last] - total[:, first]) / (last - first)
         logs.append(np.log10(np.maximum(band, 1e-40)))
     return np.median(logs, axis=0)

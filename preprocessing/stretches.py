@@ -10,7 +10,7 @@ from neurofm.signals import Recording
 
 # Stretches looked at: as telling as all of a long recording, at a cost that does not grow.
 _STRETCH_S = 4.0
-_MOST_STRETCHES = 32
+_MOST_STRETCHES = 16
 
 
 class Stretches:
