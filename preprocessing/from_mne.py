@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from neurofm.contract import CtfGrade, KindName
 from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.bad_channels import Policy
 from neurofm.preprocessing.channels import ChannelType, repair_types
+from neurofm.preprocessing.direct import DirectReader, direct_reader
 from neurofm.preprocessing.events import EventsConfig, collect_events
 from neurofm.preprocessing.header import brain_channels, describe, label_of, listed, position_notes
 from neurofm.preprocessing.magic import Facts
@@ -155,6 +157,12 @@ class RawReader:
         if self._unit_scale != 1.0:
             signal *= scale_of(self._unit_scale, self.sensors)
         return signal
+
+    @cached_property
+    def direct(self) -> DirectReader | None:
+        """What reads the file's own numbers, where it is interleaved samples; None elsewhere."""
+        with _reading(self.where):
+            return direct_reader(self._raw, self._picks, scale_of(self._unit_scale, self.sensors))
 
     def blocks(self, n_times: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the recording a stretch at a time: its first sample, and what `read` returns."""

@@ -138,15 +138,22 @@ def harmonise_file(
     operator = fused(steps, reader.sfreq)
     pieces = stretches(reader.events, reader.sfreq, reader.n_times)
     signal = SpilledSignal((len(rows), operator.n_times_out(reader.n_times)), folder)
-    scan = Scan(len(reader.sensors))
+    direct = reader.direct
+    scan = Scan(len(reader.sensors), direct.scale if direct else 1.0)
+    samples = direct.read if direct else reader.read
     whole = len(rows) == len(reader.sensors)
 
     def read(start: int, stop: int) -> np.ndarray:
-        block = reader.read(start, stop)
+        block = samples(start, stop)
         scan.add(block)
         return block if whole else block[rows]
 
-    run(operator, read, len(rows), pieces, signal.write)
+    def sink(start: int, block: np.ndarray) -> None:
+        if direct:  # so far in units of the file
+            block *= direct.scale[rows, None].astype(np.float32)
+        signal.write(start, block)
+
+    run(operator, read, len(rows), pieces, sink, np.float32 if direct else np.float64)
     usable, step = reader.verdict(scan)
     carrying = np.flatnonzero(np.isin(rows, usable))
     kinds = _kinds_step(reader.sensors.select(usable), np.flatnonzero(np.isin(usable, rows)),
@@ -256,6 +263,11 @@ def _cleaned(
 
 def _stretch(reader: RawReader, start: int, stop: int) -> np.ndarray:
     """Read some of a recording; offsets are taken out before digits are."""
+    if (direct := reader.direct) is not None:
+        signal = direct.read(start, stop)
+        signal -= signal[:, :1]
+        signal *= direct.scale[:, None].astype(np.float32)
+        return signal
     signal = np.empty((len(reader.sensors), stop - start), np.float32)
     step = max(1, (1 << 18) // len(signal))  # small enough to be sorted by channel in the cache
     first = reader.read(start, start + 1)

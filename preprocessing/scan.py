@@ -24,9 +24,12 @@ class Scan:
     ----------
     n_channels : int
         Rows of the blocks to come.
+    scale : float or ndarray, shape (C,)
+        What their samples are multiplied by to be in SI units.
     """
 
-    def __init__(self, n_channels: int):
+    def __init__(self, n_channels: int, scale: float | np.ndarray = 1.0):
+        self._scale = np.broadcast_to(scale, n_channels)
         self.n_times = 0
         self.lowest = np.full(n_channels, np.inf)
         self.highest = np.full(n_channels, -np.inf)
@@ -46,17 +49,20 @@ class Scan:
         if not block.shape[1]:
             return
         self.n_times += block.shape[1]
-        # a row at a time: it stays in the processor's cache for all that is counted
-        for i, row in enumerate(block):
-            self._add_row(i, row)
+        low, high = block.min(axis=1), block.max(axis=1)
+        repeats = block[:, 1:] == block[:, :-1]
+        self._repeats += [np.count_nonzero(row) for row in repeats]
+        self._repeats += block[:, 0] == self._last
         self._last[:] = block[:, -1]
+        # most stretches hold neither a new extreme nor one of the old, and are done here
+        told = ~((low > self.lowest) & (high < self.highest))
+        for i in np.flatnonzero(told):
+            self._add_row(i, block[i], float(low[i]), float(high[i]))
 
-    def _add_row(self, i: int, row: np.ndarray) -> None:
-        low, high = float(row.min()), float(row.max())
+    def _add_row(self, i: int, row: np.ndarray, low: float, high: float) -> None:
         if not (np.isfinite(low) and np.isfinite(high)):
             self._wrong[i] += np.count_nonzero(~np.isfinite(row))
             return
-        self._repeats[i] += np.count_nonzero(row[1:] == row[:-1]) + int(row[0] == self._last[i])
         start = self.n_times - len(row)
         if low <= self.lowest[i]:
             hit = row == row.dtype.type(low)
@@ -81,7 +87,7 @@ class Scan:
             elif self.lowest[i] == self.highest[i] == 0:
                 why[i] = "all samples are zero"
             elif self.lowest[i] == self.highest[i]:
-                why[i] = f"constant at {self.lowest[i]:.3g}"
+                why[i] = f"constant at {self.lowest[i] * self._scale[i]:.3g}"
             elif flat > _FLAT_SHARE:
                 why[i] = f"flat for {flat:.1%} of the time"
         return why
