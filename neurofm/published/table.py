@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neurofm.published.braintokenizer import PUBLISHED_BRAINTOKENIZER
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
 from neurofm.published.entry import Published
 from neurofm.published.femba import PUBLISHED_FEMBA
@@ -10,6 +11,7 @@ from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
+    **PUBLISHED_BRAINTOKENIZER,
     **PUBLISHED_CBRAMOD,
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,

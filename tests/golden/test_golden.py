@@ -22,7 +22,6 @@ AWAITED = {
     "BaRISTA (lobes)",
     "BaRISTA (parcels)",
     "BrainOmni",
-    "BrainTokenizer",
     "Du-IN VQ-VAE",
     "Du-IN classifier",
     "Du-IN masked code prediction",
