@@ -17,7 +17,7 @@ _FRAMES = {"mni": Knowledge.MNI, "scan": Knowledge.SCAN}
 _OTHER_FRAMES = {
     Knowledge.DEVICE: "positions are in the device frame: the file has no device-to-head transform",
     Knowledge.MNI: "positions are in MNI space",
-    Knowledge.SCAN: "positions are in the frame of a scan or a vendor: no transform to the head is known",
+    Knowledge.SCAN: "positions are in a frame of which no transform to the head is known",
 }
 
 
