@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from neurofm.errors import NeurofmError
 
@@ -29,14 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # shared, with our own loader or with others; it has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        print(_inspect(args) if args.command == "inspect" else _run(args))
+        text, status = COMMANDS.get(args.command, _run)(args)
+        print(text)
     except NeurofmError as error:
         print(f"neurofm {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"neurofm {args.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,10 +52,36 @@ def _parser() -> argparse.ArgumentParser:
         _add_overrides(sub)
     for name, (_, summary) in SELF_CONTAINED.items():
         _add_overrides(commands.add_parser(name, help=summary))
-    inspect = commands.add_parser("inspect", help="what a store or a checkpoint holds")
-    inspect.add_argument("path")
-    inspect.add_argument("--verify", action="store_true", help="read everything and check it")
+    _add_inspect(commands.add_parser("inspect", help="what a store or a checkpoint holds"))
+    _add_store_commands(commands)
     return parser
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="folder, or URL of a store")
+    parser.add_argument("--verify", action="store_true", help="read everything and check it")
+    parser.add_argument("--recordings", action="store_true", help="list every recording")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page with all of it")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the sensors")
+
+
+def _add_store_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    merge = commands.add_parser("merge", help="stores -> one store")
+    merge.add_argument("stores", nargs="+", metavar="STORE", help="folder or URL; only read")
+    merge.add_argument("--into", required=True, metavar="STORE", help="made if it is not there")
+    merge.add_argument("--copy", action="store_true", help="copy samples instead of linking them")
+    remove = commands.add_parser("remove", help="take recordings out of a store")
+    remove.add_argument("store", help="folder or URL")
+    remove.add_argument(
+        "ids", nargs="+", metavar="ID", help="a recording, or a pattern as d_sub-1*"
+    )
+    remove.add_argument("--dry-run", action="store_true", help="print what would go and stop")
+    audit = commands.add_parser(
+        "audit", help="who and what is in two stores", epilog="exit status 1 if anything is in both"
+    )
+    audit.add_argument("a", help="folder or URL")
+    audit.add_argument("b", help="folder or URL")
+    audit.add_argument("--names-only", action="store_true", help="compare names and file hashes")
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +90,7 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
 
 
-def _run(args: argparse.Namespace) -> str:
+def _run(args: argparse.Namespace) -> tuple[str, int]:
     from neurofm.config import load_config
 
     module_name, _ = (STAGES | SELF_CONTAINED)[args.command]
@@ -71,16 +98,46 @@ def _run(args: argparse.Namespace) -> str:
     source = getattr(args, "config", None)
     config = load_config(module.CONFIG, source, args.overrides, stage=args.command)
     if args.print_config:
-        return config.to_yaml().rstrip()
+        return config.to_yaml().rstrip(), 0
     if args.dry_run:
-        return str(module.plan(config))
-    return str(module.run(config).summary())
+        return str(module.plan(config)), 0
+    return str(module.run(config).summary()), 0
 
 
-def _inspect(args: argparse.Namespace) -> str:
+def _inspect(args: argparse.Namespace) -> tuple[str, int]:
     from neurofm.inspection import inspect
 
-    return inspect(args.path, verify=args.verify)
+    wanted = {key: getattr(args, key) for key in ("verify", "recordings", "report", "plot")}
+    return inspect(args.path, **wanted), 0
+
+
+def _merge(args: argparse.Namespace) -> tuple[str, int]:
+    from neurofm.store.merge import merge
+
+    return merge(args.stores, args.into, link=not args.copy).summary(), 0
+
+
+def _remove(args: argparse.Namespace) -> tuple[str, int]:
+    from neurofm.store.remove import remove
+
+    names = remove(args.store, args.ids, dry_run=args.dry_run)
+    verb = "would be removed" if args.dry_run else "removed"
+    return "\n".join([*names, f"{args.store}: {len(names)} recordings {verb}"]), 0
+
+
+def _audit(args: argparse.Namespace) -> tuple[str, int]:
+    from neurofm.store.audit import audit
+
+    found = audit(args.a, args.b, signals=not args.names_only)
+    return found.summary(), 0 if found.disjoint else 1
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[str, int]]] = {
+    "inspect": _inspect,
+    "merge": _merge,
+    "remove": _remove,
+    "audit": _audit,
+}
 
 
 if __name__ == "__main__":

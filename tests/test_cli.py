@@ -4,9 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mne
+import numpy as np
 import pytest
 
 from neurofm.cli import SELF_CONTAINED, STAGES, main
+from neurofm.contract import SignalContract
+from neurofm.sensors import sensors_from_info
+from neurofm.signals import Entities, Recording
+from neurofm.store.writer import commit, create_store, write_recording
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -78,3 +84,63 @@ def test_a_misspelt_config_is_refused_with_the_nearest_name(capsys):
 def test_inspect_says_what_it_was_not_given(capsys, tmp_path):
     assert main(["inspect", str(tmp_path)]) == 2
     assert "neither a store (no zarr.json) nor a checkpoint" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Three stores: of one person, of another, and of the first under another name."""
+    for name, subject, seed in (("a", "1", 1), ("b", "2", 2), ("c", "x", 1)):
+        contract = SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0)
+        create_store(tmp_path / name, contract)
+        draw = np.random.default_rng(seed)
+        recording = Recording(
+            signal=(1e-5 * draw.standard_normal((2, 3000))).astype(np.float32),
+            sfreq=100.0,
+            sensors=sensors_from_info(mne.create_info(["Fz", "Cz"], 100.0, "eeg")),
+            entities=Entities(dataset="toy", subject=subject),
+        )
+        row = write_recording(tmp_path / name, recording, quality={}, provenance={})
+        commit(tmp_path / name, [row])
+    return [str(tmp_path / name) for name in "abc"]
+
+
+def test_stores_are_merged_inspected_and_emptied_again(stores, tmp_path, capsys):
+    both = str(tmp_path / "both")
+    assert main(["merge", *stores[:2], "--into", both]) == 0
+    assert capsys.readouterr().out == f"{both}: 2 recordings added\n"
+    page, figure = tmp_path / "page.html", tmp_path / "sensors.png"
+    wanted = ["--verify", "--recordings", "--report", str(page), "--plot", str(figure)]
+    assert main(["inspect", both, *wanted]) == 0
+    assert "verified: every sample of 2 recordings" in capsys.readouterr().out
+    assert page.exists()
+    assert figure.exists()
+    assert main(["remove", both, "toy_sub-1", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"toy_sub-1\n{both}: 1 recordings would be removed\n"
+    assert main(["remove", both, "toy_sub-*"]) == 0
+    assert capsys.readouterr().out.endswith("2 recordings removed\n")
+    assert main(["remove", both, "toy_sub-1"]) == 2
+    assert "no recording 'toy_sub-1'" in capsys.readouterr().err
+
+
+def test_a_merge_that_copies_shares_no_file(stores, tmp_path):
+    assert main(["merge", stores[0], "--into", str(tmp_path / "copy"), "--copy"]) == 0
+    shard = "recordings/toy_sub-1/signal/c/0/0"
+    assert not (tmp_path / "copy" / shard).samefile(Path(stores[0]) / shard)
+
+
+def test_an_audit_exits_with_one_if_anything_is_in_both(stores, capsys):
+    a, b, c = stores
+    assert main(["audit", a, b]) == 0
+    assert "signals: none" in capsys.readouterr().out
+    assert main(["audit", a, c]) == 1
+    assert "toy_sub-1 from 0.00 s = toy_sub-x from 0.00 s, 30 s" in capsys.readouterr().out
+    assert main(["audit", a, c, "--names-only"]) == 0
+    assert main(["audit", a, "nowhere"]) == 2
+    assert "there is no store at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["inspect", "merge", "remove", "audit"])
+def test_every_command_on_stores_answers_help(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "URL" in capsys.readouterr().out

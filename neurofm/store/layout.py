@@ -176,7 +176,7 @@ def read_json(path: Location, where: str) -> dict[str, Any]:
 
 
 REPAIR = (
-    "delete the recording's folder, run store.writer.recover, and preprocess the recording again; "
+    "`neurofm remove` it and preprocess the recording again; "
     "`neurofm inspect --verify` lists everything that is damaged"
 )
 
