@@ -17,6 +17,8 @@ _EEG_CSD = 6
 _HEAD = 4
 _DEVICE = (0, 1)  # helmets whose frame is called unknown are in their own
 _TALAIRACH = (2003, 2004, 2005, 2006)
+# a sensor farther than this from the middle of the head, or of the helmet, measures no brain
+_FARTHEST_M = 0.5
 _UNITS = {107: "V", 112: "T", 201: "T/m"}
 
 
@@ -115,12 +117,15 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | No
         raise SensorError(f"channel {ch['ch_name']!r} is not a brain sensor")
     _require_unit(ch, kind)
     loc = np.asarray(ch["loc"], float)
-    measured = bool(np.isfinite(loc[:3]).all() and np.abs(loc[:3]).max() > 1e-6)
+    measured = bool(np.abs(loc[:3]).max() > 1e-6) and on_head(loc[:3])
     name = ch["ch_name"].strip()
     if kind in MEG_KINDS:
         if not measured:
             return name, kind, _ZERO, _ZERO, Knowledge.ABSENT, None
-        return name, kind, *_coil_in_head(ch, kind, loc, to_head), None
+        position, axis, known = _coil_in_head(ch, kind, loc, to_head)
+        if not on_head(position):
+            return name, kind, _ZERO, _ZERO, Knowledge.ABSENT, None
+        return name, kind, position, axis, known, None
     reference = None
     if lead is not None:
         name, reference = lead.name, lead.reference
@@ -133,6 +138,11 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | No
     if place is not None:
         return name, kind, place, _ZERO, Knowledge.TEMPLATE, reference
     return name, kind, _ZERO, _ZERO, Knowledge.ABSENT, reference
+
+
+def on_head(position: np.ndarray) -> bool:
+    """Tell whether a position can be that of a sensor: files give millimetres as metres, too."""
+    return bool(np.isfinite(position).all() and np.abs(position).max() < _FARTHEST_M)
 
 
 def _frame(ch: dict[str, Any]) -> Knowledge:

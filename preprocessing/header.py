@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import mne
+import numpy as np
 
 from neurofm.errors import SensorError, SignalError
+from neurofm.mne_channel import on_head
 from neurofm.preprocessing.magic import Facts
 from neurofm.sensors import MEG_KINDS, Knowledge, Sensors, kind_of, sensors_from_info
 
@@ -68,6 +70,7 @@ def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
                 info["chs"][i]["ch_name"] = label
     with _naming(where):
         sensors = sensors_from_info(info, picks)
+    facts.notes += _off_head_notes(info, picks, sensors)
     electric = [kind not in MEG_KINDS for kind in sensors.kind]
     known = sensors.known.copy()
     if facts.frame:
@@ -80,6 +83,24 @@ def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
             for of, potential in zip(sensors.reference, electric, strict=True)
         ),
     )
+
+
+def _off_head_notes(info: mne.Info, picks: list[int], sensors: Sensors) -> list[str]:
+    """Name the channels whose position is on no head, and say what is used instead."""
+    far = [row for row, i in enumerate(picks) if not on_head(info["chs"][i]["loc"][:3])]
+    # what no file gives a position of has not-a-number for one
+    far = [row for row in far if np.isfinite(info["chs"][picks[row]]["loc"][:3]).all()]
+    if not far:
+        return []
+    first = info["chs"][picks[far[0]]]
+    distance = float(np.linalg.norm(first["loc"][:3].astype(float)))
+    names = ", ".join(sensors.ch_names[row] for row in far[:5])
+    more = f" and {len(far) - 5} more" if len(far) > 5 else ""
+    template = (sensors.known[far] == Knowledge.TEMPLATE).any()
+    return [
+        f"positions in the file that are on no head, not used: {names}{more}; {first['ch_name']} "
+        f"is {distance:.3g} m from the middle" + (", the template's are used" if template else "")
+    ]
 
 
 @contextmanager

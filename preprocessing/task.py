@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
 from neurofm.preprocessing.cleaning import CleaningConfig
@@ -20,6 +22,7 @@ from neurofm.preprocessing.harmonise import dropped_channels, harmonise_file, no
 from neurofm.preprocessing.quality import measure_quality
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.sources import SourceConfig
+from neurofm.preprocessing.spectrum import spectra, spectra_of
 from neurofm.signals import Entities, Recording
 from neurofm.store.index import read_table
 from neurofm.store.remote import Location
@@ -109,7 +112,9 @@ def preprocess_one(task: Task) -> Outcome:
     """Read, harmonise and write one recording; whatever goes wrong is told, not raised."""
     details: dict[str, Any] = {}
     try:
-        row = _make(task, details)
+        # damaged samples overflow; whether the result is finite is checked, and said, at the end
+        with np.errstate(all="ignore"):
+            row = _make(task, details)
     except NeurofmError as error:
         return Outcome(error=error, details=details)
     except OSError as error:
@@ -169,6 +174,10 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         "report": details,
     }
     quality = measure_quality(recording)
+    quality["spectrum"] = {
+        "before": spectra(reader.read, reader.n_times, reader.sfreq, reader.sensors),
+        "after": spectra_of(recording),
+    }
     return write_recording(task.store, recording, quality=quality, provenance=provenance)
 
 

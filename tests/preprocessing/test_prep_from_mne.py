@@ -166,3 +166,31 @@ def test_a_coil_nobody_knows_is_refused_naming_file_and_channel(make_raw):
         recording_from_raw(raw, ME)
     recording = recording_from_raw(raw, ME, channels={"M1": "drop"})
     assert recording.sensors.ch_names == ("Cz",)
+
+
+def test_positions_in_millimetres_are_not_taken_for_metres(make_raw):
+    """A real set of SSVEP gives them so: Oz 116 m from the middle of the head."""
+    raw = make_raw()
+    for ch in raw.info["chs"]:
+        ch["loc"][:3] = (0.0, 116.0, 0.0)
+    raw.info["chs"][2]["loc"][:3] = (0.0, 0.08, 0.0)
+    recording = recording_from_raw(raw, ME)
+    sensors = recording.sensors
+    assert np.linalg.norm(sensors.position, axis=1).max() < 0.2
+    known = [Knowledge(k) for k in sensors.known]
+    assert known[2] is Knowledge.MEASURED
+    assert {*known[:2], *known[3:]} == {Knowledge.TEMPLATE}
+    (note,) = [n for n in notes_of(recording) if "on no head" in n]
+    assert "Fp1, Fz, Cz" in note and "116 m" in note and "the template's are used" in note
+
+
+def test_a_coil_far_from_any_head_has_no_position(make_raw, test_data):
+    raw = mne.io.read_raw_fif(
+        test_data / "meg" / "neuromag" / "sample_audvis_trunc_raw_sss.fif", verbose="error"
+    )
+    raw.pick(raw.ch_names[:6])
+    raw.info["chs"][1]["loc"][:3] = 1e30
+    recording = recording_from_raw(raw, ME)
+    assert recording.sensors.located.tolist() == [True, False, True, True, True, True]
+    assert np.isfinite(recording.sensors.position).all()
+    assert any("on no head" in note for note in notes_of(recording))
