@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from neurofm.errors import NeurofmError
+from neurofm.preprocessing.mirror import MANIFEST
 from neurofm.preprocessing.roles import FOLDERS, has_known_extension, not_its_own
 from neurofm.preprocessing.sources import Found, SourceConfig
 
@@ -78,7 +79,8 @@ def _everything(root: Path) -> Iterator[Path]:
     for here, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
-            yield Path(here) / name
+            if name != MANIFEST:
+                yield Path(here) / name
 
 
 def _role(path: Path) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from neurofm.preprocessing.lazy import (
     make_info,
 )
 from neurofm.preprocessing.magic import Facts
+from neurofm.preprocessing.mirror import fetch
 from neurofm.preprocessing.naming import pattern_regex
 from neurofm.preprocessing.read import Part, Reader
 
@@ -88,6 +89,7 @@ class ArrayReader(Reader):
         """Return every array that `key` matches, where it holds fields."""
         if "{" not in self.part:
             return None
+        fetch([path])
         regex = pattern_regex(self.part.strip("/"))
         found = [(key, regex.fullmatch(key)) for key in known_arrays(path)]
         parts = [

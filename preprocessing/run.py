@@ -18,6 +18,7 @@ from neurofm.errors import SourceError
 from neurofm.preprocessing.account import COMPANION, OTHER, account
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.cluster import ClusterConfig, DaskPool, SlurmConfig
+from neurofm.preprocessing.mirror import is_url, mirror
 from neurofm.preprocessing.page import PAGE_NAME, write_page
 from neurofm.preprocessing.pool import WorkerPool
 from neurofm.preprocessing.report import FILE_NAME, IN_STORE, merge_report, report_table
@@ -40,7 +41,8 @@ class PreprocessConfig(Config):
     dataset : str
         Name of the data set, the first part of every recording's id.
     root : str
-        Folder that the sources' roots are relative to.
+        Folder that the sources' roots are relative to; or a URL that fsspec knows, such as
+        ``s3://bucket/folder``.
     store : str
         Folder of the store; made if it is not there, added to if it is.
     contract : SignalContract
@@ -51,6 +53,10 @@ class PreprocessConfig(Config):
         Which files, and how to read them.
     every_file : bool
         Give every file below `root` a row in the report, also those that no source asks for.
+    cache : str
+        Folder into which files behind a URL are downloaded.
+    keep_cache : bool
+        False gives back the room of each recording's files as soon as it is done.
     workers : int or "auto"
         Processes; ``auto`` takes one per core, 0 works without any.
     cluster : LocalClusterConfig, SchedulerConfig or SlurmConfig, optional
@@ -67,6 +73,8 @@ class PreprocessConfig(Config):
     cleaning: CleaningConfig = CleaningConfig()
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     every_file: bool = False
+    cache: str = "~/.cache/neurofm/sources"
+    keep_cache: bool = True
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     cluster: ClusterConfig | None = None
     # a day of 64 channels takes minutes: an hour means that a reader hangs
@@ -117,8 +125,11 @@ def plan(config: PreprocessConfig) -> str:
 
 
 def _find(config: PreprocessConfig) -> list[Found]:
-    found = discover(Path(config.root), config.dataset, config.sources)
-    return found + account(Path(config.root), found) if config.every_file else found
+    root = Path(config.root)
+    if is_url(config.root):
+        root = mirror(config.root, Path(config.cache), keep=config.keep_cache)
+    found = discover(root, config.dataset, config.sources)
+    return found + account(root, found) if config.every_file else found
 
 
 def run(config: PreprocessConfig, *, found: Sequence[Found] | None = None) -> PreprocessResult:

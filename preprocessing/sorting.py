@@ -11,6 +11,7 @@ from typing import Any
 from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError
 from neurofm.preprocessing.cleaning import CleaningConfig
+from neurofm.preprocessing.mirror import fetch
 from neurofm.preprocessing.report import IN_STORE, refusal
 from neurofm.preprocessing.sources import Found
 from neurofm.preprocessing.task import Task, content_of, files_of, stat_of, what_changed
@@ -131,7 +132,9 @@ def _content(task: Task) -> Hashable:
 
 def _sampled(task: Task) -> Hashable:
     digest = hashlib.sha256()
-    for path in files_of(task):
+    files = files_of(task)
+    fetch(files)
+    for path in files:
         size = path.stat().st_size
         with path.open("rb") as file:
             for offset in (0, size // 2, max(0, size - _SAMPLE)):

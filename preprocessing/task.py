@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.events import companion_path
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.harmonise import dropped_channels, harmonise_file, notes_of
+from neurofm.preprocessing.mirror import fetch, release, size_of
 from neurofm.preprocessing.quality import measure_quality
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.sources import SourceConfig
@@ -110,6 +112,16 @@ class Outcome:
 
 def preprocess_one(task: Task) -> Outcome:
     """Read, harmonise and write one recording; whatever goes wrong is told, not raised."""
+    try:
+        return _attempt(task)
+    finally:
+        # what was downloaded for this recording may have to make room
+        with suppress(NeurofmError, OSError, ValueError):
+            if not task.source.reader.part:  # others are read from the same file
+                release(files_of(task))
+
+
+def _attempt(task: Task) -> Outcome:
     details: dict[str, Any] = {}
     try:
         # damaged samples overflow; whether the result is finite is checked, and said, at the end
@@ -278,8 +290,8 @@ def files_of(task: Task) -> list[Path]:
 
 def stat_of(files: Iterable[Path]) -> tuple[int, int]:
     """Return the bytes of all files together, and the latest time one was changed."""
-    stats = [file.stat() for file in files]
-    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+    stats = [(size_of(file), file.stat().st_mtime_ns) for file in files]
+    return sum(size for size, _ in stats), max((changed for _, changed in stats), default=0)
 
 
 def content_of(task: Task) -> str:
@@ -289,6 +301,8 @@ def content_of(task: Task) -> str:
 
 def hash_of(files: Iterable[Path], part: str = "") -> str:
     """Return the sha256 over the content of all files, in order, and the name of a part."""
+    files = list(files)
+    fetch(files)
     digest = hashlib.sha256(part.encode())
     for path in files:
         with path.open("rb") as file:
