@@ -22,7 +22,7 @@ from neurofm.tokenizers.table import TOKENIZERS
 
 CONTRACT = SignalContract(sfreq=50, band_hz=(0.5, 25), window_s=2)
 # attention along one axis only is no backbone of its own: tests/backbones has its properties
-MIXES = ("full", "criss_cross", "split_halves", "factorised")
+MIXES = ("full", "criss_cross", "split_halves", "swapped_halves", "factorised")
 MAMBA1 = {"name": "mamba1", "d_state": 4}
 MAMBA2 = {"name": "mamba2", "d_state": 8, "headdim": 8}
 VARIANTS = {
@@ -128,7 +128,7 @@ def test_the_tables_hold_every_part_under_its_own_name():
         union = EncoderConfig.model_fields[part].annotation
         assert set(get_args(union)) == set(table.values())
     assert set(VARIANTS) == set(BACKBONES)
-    assert set(ATTENTIONS) == set(get_args(AttentionName)) == {*MIXES[:3], "sites", "patches"}
+    assert set(ATTENTIONS) == set(get_args(AttentionName)) == {*MIXES[:4], "sites", "patches"}
 
 
 @every_encoder

@@ -32,7 +32,7 @@ class TransformerConfig(Config):
     attention : str
         All tokens of a window at once (``full``); across sites and across time in turn by
         half of the heads each (``criss_cross``) or by half of the features each
-        (``split_halves``); by every other block (``factorised``); or across ``sites`` or
+        (``split_halves``, ``swapped_halves``); by every other block (``factorised``); or across ``sites`` or
         ``patches`` alone.
     norm, norm_place, qk_norm, activation, layer_scale, drop_path
         As in `neurofm.nn.block.BlockStyle`; `drop_path` grows linearly to its value with depth.

@@ -15,7 +15,7 @@ from neurofm.errors import ConfigError
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.rotary import Turn, rotate
 
-AttentionName = Literal["full", "criss_cross", "split_halves", "sites", "patches"]
+AttentionName = Literal["full", "criss_cross", "split_halves", "swapped_halves", "sites", "patches"]
 
 
 def attend(
@@ -225,10 +225,9 @@ class CrissCrossAttention(GridAttention):
 
 
 class SplitHalvesAttention(nn.Module):
-    """Half of the features attend across sites, the other half across time.
+    """The first half of the features attends across sites, the second across time.
 
-    CBraMod (Wang et al. 2025) gives the first half to sites, BrainOmni (Xiao et al. 2025) to
-    time; both put what sites gathered first, so that in BrainOmni halves swap at each block.
+    As in CBraMod (Wang et al. 2025).
 
     Parameters
     ----------
@@ -236,8 +235,6 @@ class SplitHalvesAttention(nn.Module):
         D; each half has D / 2.
     n_heads : int
         H; even, half of them for each.
-    first : "sites" or "patches"
-        What the first half of the features attends across.
     """
 
     def __init__(
@@ -249,11 +246,9 @@ class SplitHalvesAttention(nn.Module):
         qk_norm: NormName | None = None,
         norm_eps: float | None = None,
         causal: bool = False,
-        first: Literal["sites", "patches"] = "sites",
     ):
         super().__init__()
         _require_even(n_heads, "split_halves")
-        self.first = first
         half = (width // 2, n_heads // 2)
         self.across_sites = SiteAttention(*half, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps)
         self.across_patches = PatchAttention(
@@ -262,12 +257,29 @@ class SplitHalvesAttention(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
-        one, other = x.chunk(2, dim=-1)
-        space, time = (one, other) if self.first == "sites" else (other, one)
+        space, time = self.halves(x)
         return torch.cat(
             (self.across_sites(space, present, None), self.across_patches(time, present, turn)),
             dim=-1,
         )
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features for sites and those for patches, each (B, S, P, D / 2)."""
+        space, time = x.chunk(2, dim=-1)
+        return space, time
+
+
+class SwappedHalvesAttention(SplitHalvesAttention):
+    """The first half of the features attends across time, and is put last.
+
+    As in BrainOmni (Xiao et al. 2025): what attended across time in one block attends across
+    sites in the next.
+    """
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features for sites and those for patches, each (B, S, P, D / 2)."""
+        time, space = x.chunk(2, dim=-1)
+        return space, time
 
 
 def _require_even(n_heads: int, name: str) -> None:
@@ -282,6 +294,7 @@ ATTENTIONS: dict[AttentionName, type[GridAttention] | type[SplitHalvesAttention]
     "full": FullAttention,
     "criss_cross": CrissCrossAttention,
     "split_halves": SplitHalvesAttention,
+    "swapped_halves": SwappedHalvesAttention,
     "sites": SiteAttention,
     "patches": PatchAttention,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neurofm.published.brainomni import PUBLISHED_BRAINOMNI
 from neurofm.published.braintokenizer import PUBLISHED_BRAINTOKENIZER
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
 from neurofm.published.entry import Published
@@ -11,6 +12,7 @@ from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
+    **PUBLISHED_BRAINOMNI,
     **PUBLISHED_BRAINTOKENIZER,
     **PUBLISHED_CBRAMOD,
     **PUBLISHED_FEMBA,

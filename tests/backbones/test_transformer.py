@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from neurofm.backbones.transformer import TransformerConfig
-from neurofm.nn.attention import FullAttention, SplitHalvesAttention
+from neurofm.nn.attention import FullAttention, SplitHalvesAttention, SwappedHalvesAttention
 from neurofm.nn.block import drop_path
 from neurofm.nn.feedforward import FeedForward
 from neurofm.nn.rotary import Rotary
@@ -98,7 +98,7 @@ def test_split_halves_is_two_attentions_of_half_the_width():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 16)
     layer = SplitHalvesAttention(16, 4)
-    swapped = SplitHalvesAttention(16, 4, first="patches")
+    swapped = SwappedHalvesAttention(16, 4)
     swapped.load_state_dict(layer.state_dict())
     turn = Rotary(4)(4, x)
     space = layer.across_sites(x[..., :8], None, None)

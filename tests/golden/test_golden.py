@@ -21,7 +21,6 @@ AWAITED = {
     "BaRISTA (channels)",
     "BaRISTA (lobes)",
     "BaRISTA (parcels)",
-    "BrainOmni",
     "Du-IN VQ-VAE",
     "Du-IN classifier",
     "Du-IN masked code prediction",
