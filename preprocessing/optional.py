@@ -7,6 +7,7 @@ else takes seconds. Chance is fixed by a seed: the same recording gives the same
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any, Literal
 
 import mne
@@ -164,6 +165,8 @@ class Ica(SpatialStep):
         Share of variance that is decomposed, or number of components.
     eog : tuple of str
         Channels that see the eyes; those that are there are used.
+    eog_correlation : float
+        Least correlation with one of them, from 1 to 10 Hz, of a component that is the eyes'.
     ecg : bool
         Look for the heart, in MEG.
     muscle : bool
@@ -177,6 +180,8 @@ class Ica(SpatialStep):
     name: Literal["ica"] = "ica"
     n_components: float | int = Field(default=0.999, gt=0)
     eog: tuple[str, ...] = ("Fp1", "Fp2")
+    # MNE's z score of 3 cannot be reached among fewer than a dozen components
+    eog_correlation: float = Field(default=0.7, gt=0, lt=1)
     ecg: bool = True
     # in its makers' words a heuristic; it takes temporal brain activity with it
     muscle: bool = False
@@ -190,6 +195,7 @@ class Ica(SpatialStep):
         raw: mne.io.RawArray | None = None
         matrix = np.eye(len(sensors))
         removed: dict[str, list[dict[str, Any]]] = {}
+        notes: list[str] = []
         meg = np.isin(sensors.kind, list(MEG_KINDS - {SensorKind.REF_MEG}))
         for family, rows in (("eeg", sensors.kind == SensorKind.EEG), ("meg", meg)):
             picks = np.flatnonzero(rows & good)
@@ -200,19 +206,23 @@ class Ica(SpatialStep):
                 self.n_components, method="fastica", random_state=self.seed, max_iter=500,
                 verbose="error",
             )  # fmt: skip
-            ica.fit(raw, picks=picks, verbose="error")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                ica.fit(raw, picks=picks, verbose="error")
+            if any("converge" in str(warning.message) for warning in caught):
+                notes.append(f"the independent components of {family} have not converged")
             chosen = self._chosen(ica, raw, family, sensors.ch_names)
             if chosen:
                 removed[family] = chosen
                 matrix = _without(ica, [c["component"] for c in chosen], recording) @ matrix
         if not removed:
             return None
-        told = [f"{len(found)} of {family}" for family, found in removed.items()]
+        told = ", ".join(f"{len(found)} of {family}" for family, found in removed.items())
         step = {
             "step": "ica",
             "seed": self.seed,
             "removed": removed,
-            "notes": [f"independent components removed: {', '.join(told)}"],
+            "notes": [f"independent components removed: {told}", *notes],
         }
         return Spatial(matrix, sensors, step)
 
@@ -230,7 +240,10 @@ class Ica(SpatialStep):
 
         eyes = [name for name in self.eog if name in names]
         if eyes:
-            add("eyes", *ica.find_bads_eog(raw, ch_name=eyes, verbose="error"))
+            add("eyes", *ica.find_bads_eog(
+                raw, ch_name=eyes, threshold=self.eog_correlation, measure="correlation",
+                verbose="error",
+            ))  # fmt: skip
         if self.ecg and family == "meg" and "mag" in raw:
             add("heart", *ica.find_bads_ecg(raw, verbose="error"))
         if self.muscle and family == "eeg":
