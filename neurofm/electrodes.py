@@ -23,6 +23,10 @@ _PAIR = re.compile(r"^(?P<active>[^\s–-]+)\s*[–-]\s*(?P<other>[^\s–-]+)$")
 _CONTACT = re.compile(r"^(?P<shaft>(?!.*\d\s*[–-])(?=.*[^\W\d_]).*\D)(?P<number>\d+)$")
 # so many pairs with the same second electrode are a montage with that reference
 _COMMON = 3
+# Inputs of an amplifier, or contacts of shafts, are called A1 to H32: a few of these labels are
+# names of the 10-05 system too (A1, C3, F4), but never many of the others (A3, B1, H7).
+_INPUT = re.compile(r"^[A-H]\d{1,2}$")
+_MANY_INPUTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,8 @@ class Lead:
     name : str
         The channel's normalised name.
     active : str
-        Its electrode; the first of the two of a bipolar derivation.
+        Its electrode; the first of the two of a bipolar derivation. Empty if it only looks like
+        one.
     reference : str or None
         The other side: an electrode, ``average``, ``A1+A2``; None where the name does not tell.
     bipolar : bool
@@ -72,6 +77,7 @@ def read_leads(names: Sequence[str]) -> list[Lead]:
 
     ``Fp1-CPz`` by itself is a bipolar derivation. Where three channels or more are pairs, and all
     have the same second electrode, that is the reference of the recording: the channel is ``Fp1``.
+    ``A1`` is an ear, but not beside ``A3`` to ``A16``, which are inputs of an amplifier.
 
     Parameters
     ----------
@@ -84,6 +90,12 @@ def read_leads(names: Sequence[str]) -> list[Lead]:
         One for each name.
     """
     leads = [_lead(name) for name in names]
+    inputs = {name.strip() for name in names if _INPUT.match(name.strip())}
+    if sum(ten_twenty(name) is None for name in inputs) >= _MANY_INPUTS:
+        leads = [
+            Lead(name=name.strip(), active="") if name.strip() in inputs else lead
+            for name, lead in zip(names, leads, strict=True)
+        ]
     pairs = [lead for lead in leads if lead.bipolar]
     if len({p.active for p in pairs}) < _COMMON or len({p.reference for p in pairs}) > 1:
         return leads

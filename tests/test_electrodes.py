@@ -67,6 +67,19 @@ def test_ear_against_ear_is_a_derivation():
     assert (sensors.ch_names, sensors.reference) == (("A2-A1",), ("A1",))
 
 
+def test_inputs_of_an_amplifier_are_no_electrodes():
+    # BioSemi's A1 lies on the scalp, and C3 of a 128 channel cap nowhere near C3
+    names = [f"{letter}{i}" for letter in "ABCD" for i in range(1, 33)]
+    sensors = eeg(*names, "Fz")
+    assert sensors.ch_names == (*names, "Fz")
+    assert list(np.flatnonzero(sensors.located)) == [128]
+
+
+def test_ears_and_electrodes_beside_each_other_are_electrodes():
+    sensors = eeg("A1", "A2", "C3", "C4", "F3", "F4", "B1", "D1", "E1")
+    assert sensors.located.sum() == 6
+
+
 def test_a_derivation_with_an_unknown_end_has_no_place():
     sensors = eeg("Fp1-XY7")
     assert sensors.ch_names == ("Fp1-XY7",)
@@ -127,7 +140,7 @@ def test_normalising_twice_is_normalising_once(active, other, prefix):
         assert active in once
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_any_text_has_a_name_and_none_is_lost(names):
     leads = read_leads(names)

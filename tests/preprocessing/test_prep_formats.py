@@ -30,6 +30,7 @@ REAL = {
     "BIDS": (f"{HFO}/sub-01_ses-interictalsleep_run-01_ieeg.vhdr", ("seeg",), 50, "Stimulus/S 17"),
 }
 EXTRA = {
+    "BDF": {"allow_unlocated": True},  # inputs of the amplifier, A1 to A16
     "GDF": {"unit_scale": 1000.0},
     "BIDS": {"channels": {"*": "seeg"}, "allow_unlocated": True},
     "sEEG": {"channels": {"?'*": "seeg", "??'*": "seeg"}, "allow_unlocated": True},

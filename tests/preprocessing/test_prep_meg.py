@@ -124,6 +124,14 @@ def test_bad_channels_are_rebuilt_by_separation_and_named(vectorview):
     assert "MEG0113" in recording_from_raw(done, ME).sensors.ch_names
 
 
+def test_noisy_and_flat_coils_are_found_before_they_are_spread(vectorview):
+    raw = vectorview.copy().load_data()
+    raw._data[raw.ch_names.index("MEG0213")] = 0
+    raw._data[raw.ch_names.index("MEG1111")] *= 1e3
+    _, notes = SssConfig(**{**EMPTY_ROOM, "find_bads": True}).apply(raw, "x.fif")
+    assert notes == ["SSS without, and rebuilding, MEG0213, MEG1111"]
+
+
 def test_separation_without_a_head_position_says_what_to_do(vectorview):
     with pytest.raises(
         SignalError, match=r"x\.fif: signal space separation failed.*\n.*frame: meg"

@@ -2,13 +2,17 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from neurofm.config import parse_config
 from neurofm.contract import SignalContract
 from neurofm.errors import SignalError
 from neurofm.preprocessing.from_mne import recording_from_raw
+from neurofm.preprocessing.harmonise import harmonise
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.reference import Rereference
+from neurofm.preprocessing.run import CONFIG, run
 from neurofm.sensors import Knowledge, SensorKind
 from neurofm.signals import Entities
+from neurofm.store.reader import open_store
 
 ME = Entities(dataset="d", subject="1")
 
@@ -182,3 +186,42 @@ def test_a_real_grid_strips_and_shafts_are_told_apart(test_data):
     pairs = after.sensors.select(after.sensors.of_kind(SensorKind.SEEG))
     assert "AD1-AD2" in pairs.ch_names and pairs.located.all()
     assert np.linalg.norm(pairs.position, axis=1).max() < 0.12
+
+
+def test_a_contract_makes_pairs_of_contacts_on_the_way_to_the_store(tmp_path, test_data):
+    folder = test_data / "ieeg" / "seeg"
+    asked = {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 2, "reference": {"seeg": "bipolar"}}
+    channels = {"?'*": "seeg"}
+    values = {
+        "dataset": "d",
+        "root": str(folder),
+        "store": str(tmp_path / "store"),
+        "contract": asked,
+        "sources": [{"subject": "1", "channels": channels, "allow_unlocated": True}],
+        "workers": 0,
+    }
+    run(parse_config(CONFIG, values, where="test"))
+    stored = open_store(tmp_path / "store").recording("d_sub-1")
+    raw, facts = open_raw(folder / "sample_seeg.edf")
+    whole = recording_from_raw(raw, ME, channels=channels, allow_unlocated=True, facts=facts)
+    here = harmonise(whole, SignalContract(**asked))
+    assert stored.sensors == here.sensors
+    assert stored.sensors.bipolar.all() and stored.sensors.reference[0] == "L'2"
+    # quantised to sixteen bits
+    error = (stored.signal - here.signal).std(axis=1) / here.signal.std(axis=1)
+    assert error.max() < 1e-2
+
+
+def test_a_source_says_what_potentials_are_taken_against(tmp_path, write_edf):
+    write_edf(tmp_path / "raw" / "1.edf", names=("Fz", "C3-A2", "Pz"))
+    values = {
+        "dataset": "d",
+        "root": str(tmp_path / "raw"),
+        "store": str(tmp_path / "store"),
+        "contract": {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 2},
+        "sources": [{"subject": "1", "reference": "FCz"}],
+        "workers": 0,
+    }
+    run(parse_config(CONFIG, values, where="test"))
+    sensors = open_store(tmp_path / "store").recording("d_sub-1").sensors
+    assert (sensors.ch_names, sensors.reference) == (("Fz", "C3", "Pz"), ("FCz", "A2", "FCz"))
