@@ -314,15 +314,18 @@ class _Block:
     def _rows(self, rows: np.ndarray, kept: slice, out: np.ndarray) -> None:
         start, rise = rows[:, 0], rows[:, -1] - rows[:, 0]
         flat = np.empty(rows.shape, np.float32)
+        wide, line = np.empty_like(rows[0]), np.empty_like(flat[0])
         for i, row in enumerate(rows):
-            flat[i] = row - start[i]
-            flat[i] -= self._narrow_ramp * np.float32(rise[i])
+            np.subtract(row, start[i], out=wide)  # in the precision of the samples
+            flat[i] = wide
+            np.multiply(self._narrow_ramp, np.float32(rise[i]), out=line)
+            flat[i] -= line
         out[:] = self._transformed(flat)[:, kept]
         # the line itself has been rounded too, ten times less than a transform rounds
         lost = _power(flat) + (rise / 30) ** 2 > _DOUBLE_BEYOND**2 * _power(out)
         if lost.any():
-            line = start[lost, None] + rise[lost, None] * self._ramp
-            out[lost] = self._transformed(rows[lost] - line)[:, kept]
+            lines = start[lost, None] + rise[lost, None] * self._ramp
+            out[lost] = self._transformed(rows[lost] - lines)[:, kept]
         for i, row in enumerate(out):
             row += self._ramp_out[kept] * np.float32(rise[i])
             row += np.float32(self._offset_gain * start[i])

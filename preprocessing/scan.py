@@ -65,17 +65,17 @@ class Scan:
             return
         start = self.n_times - len(row)
         if low <= self.lowest[i]:
-            hit = row == row.dtype.type(low)
+            hits = np.flatnonzero(row == row.dtype.type(low))
             if low < self.lowest[i]:
                 self.lowest[i], self._at_lowest[i], self._low_runs[i] = low, 0, []
-            self._at_lowest[i] += np.count_nonzero(hit)
-            _extend(self._low_runs[i], hit, start)
+            self._at_lowest[i] += len(hits)
+            _extend(self._low_runs[i], hits + start)
         if high >= self.highest[i]:
-            hit = row == row.dtype.type(high)
+            hits = np.flatnonzero(row == row.dtype.type(high))
             if high > self.highest[i]:
                 self.highest[i], self._at_highest[i], self._high_runs[i] = high, 0, []
-            self._at_highest[i] += np.count_nonzero(hit)
-            _extend(self._high_runs[i], hit, start)
+            self._at_highest[i] += len(hits)
+            _extend(self._high_runs[i], hits + start)
 
     def unusable(self) -> dict[int, str]:
         """Return rows that carry no signal, and why."""
@@ -137,10 +137,11 @@ class Scan:
         return notes
 
 
-def _extend(runs: list[tuple[int, int]], hit: np.ndarray, start: int) -> None:
-    """Append where `hit` is true, counted from `start`; what touches the last run prolongs it."""
-    edges = np.flatnonzero(np.diff(hit, prepend=False, append=False)) + start
-    for first, last in edges.reshape(-1, 2).tolist():
+def _extend(runs: list[tuple[int, int]], hits: np.ndarray) -> None:
+    """Append stretches of consecutive `hits`; what touches the last stretch prolongs it."""
+    cuts = np.flatnonzero(hits[1:] - hits[:-1] > 1)
+    firsts, lasts = hits[[0, *(cuts + 1)]], hits[[*cuts, -1]] + 1
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
         if runs and runs[-1][1] == first:
             runs[-1] = runs[-1][0], last
         elif len(runs) < _MOST_RUNS:

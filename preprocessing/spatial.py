@@ -82,6 +82,8 @@ class Spatial:
         used, parts = self._parts
         if used is not None:
             block = block[used]
+        if (common := self._common) is not None:
+            return np.asarray(block + common.astype(block.dtype) @ block)
         return np.asarray(parts.astype(block.dtype, copy=False) @ block)
 
     def __call__(self, recording: Recording) -> Recording:
@@ -137,6 +139,16 @@ class Spatial:
             return None, np.ascontiguousarray(self.matrix)
         return np.flatnonzero(used), np.ascontiguousarray(self.matrix[:, used])
 
+    @cached_property
+    def _common(self) -> np.ndarray | None:
+        """What is added to every channel alike, where that is all: an average reference."""
+        _, parts = self._parts
+        if parts.shape[0] != parts.shape[1] or len(parts) < 2:
+            return None
+        common = np.roll(parts, -1, axis=0).diagonal()  # in each column, what is below the diagonal
+        alike = np.allclose(parts, np.eye(len(parts)) + common, rtol=0, atol=1e-15)
+        return np.array(common) if alike else None
+
     def _require_input(self, n_channels: int, where: str) -> None:
         if self.matrix.shape[1] != n_channels:
             raise SensorError(
@@ -162,13 +174,23 @@ class MixedSignal:
         self.shape = (len(spatial.sensors), int(base.shape[1]))
         self.ndim = 2
         self.dtype = base.dtype
+        self._thin: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
         rows, times = index if isinstance(index, tuple) else (index, slice(None))
-        return np.asarray(self.spatial.apply(np.asarray(self.base[:, times]))[rows])
+        step = times.step if times.start is None and times.stop is None else None
+        if step is None or step == 1:
+            return np.asarray(self._mixed(times)[rows])
+        # every scale is measured on the same few samples
+        if self._thin is None or self._thin[0] != step:
+            self._thin = step, self._mixed(times)
+        return np.asarray(self._thin[1][rows])
+
+    def _mixed(self, times: slice) -> np.ndarray:
+        return self.spatial.apply(np.asarray(self.base[:, times]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:, :].astype(dtype or self.dtype, copy=False)
