@@ -221,6 +221,8 @@ def mark(
     step = step | {"marked_s": lengths, "share": new_share}
     if after > before and share > _MOSTLY:
         step["notes"] = [f"{share:.0%} of the recording is marked bad ({told})"]
+    elif lengths:
+        step["notes"] = [f"marked bad: {told}"]
     return replace(recording, events=tuple(events), history=(*recording.history, step))
 
 

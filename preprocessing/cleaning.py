@@ -60,6 +60,8 @@ class BadChannels(FindBadChannels, SpatialStep):
         marked = marked_bad(recording)
         found = () if self.policy == "keep" else self.find(recording)
         why = marked | {bad.name: bad.why for bad in found}
+        if not why:
+            return None
         step: dict[str, Any] = {
             "step": "bad_channels",
             "policy": self.policy,
@@ -67,12 +69,9 @@ class BadChannels(FindBadChannels, SpatialStep):
         }
         everything = np.arange(len(recording.sensors))
         if self.policy in ("mark", "keep"):
-            if not found:
-                return None
-            step["bad"] = {bad.name: bad.why for bad in found}
+            step["bad"] = why
+            step["notes"] = [f"bad, and kept: {_listed(why)}"]
             return selection(recording.sensors, everything, step)
-        if not why:
-            return None
         if len(why) == len(recording.sensors):
             raise SignalError(
                 f"{recording.recording_id}: every channel is bad: {_listed(why)}",

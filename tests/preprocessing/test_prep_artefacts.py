@@ -122,6 +122,9 @@ def test_marks_become_events_that_windows_avoid(quiet):
     assert [e.description for e in made.events] == ["go", "BAD_amplitude", "go"]
     assert len(made.good_spans()) == 2
     assert made.history[-1]["marked_s"].keys() == {"amplitude"}
+    assert made.history[-1]["notes"] == [
+        f"marked bad: amplitude {made.history[-1]['marked_s']['amplitude']:g} s"
+    ]
     assert 0 < made.history[-1]["share"] < 0.05
 
 

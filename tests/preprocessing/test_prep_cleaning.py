@@ -127,6 +127,7 @@ def test_keep_looks_for_nothing_but_knows_what_the_file_says():
     raw._data[CAP.index("Pz")] *= 500
     made, _ = both_ways(raw, policy("keep"))
     assert set(marked_bad(made)) == {"Fp1"}
+    assert notes_of(made) == ["bad, and kept: Fp1 (marked bad in the file)"]
     assert "Pz" in made.sensors.ch_names
 
 
