@@ -304,8 +304,9 @@ def hash_of(files: Iterable[Path], part: str = "") -> str:
     files = list(files)
     fetch(files)
     digest = hashlib.sha256(part.encode())
+    buffer = memoryview(bytearray(1 << 18))  # stays in the processor's cache
     for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        with path.open("rb", buffering=0) as file:
+            while n := file.readinto(buffer):
+                digest.update(buffer[:n])
     return digest.hexdigest()
