@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -103,38 +104,17 @@ class TableReader(Reader):
 
     def _table(self, path: Path, facts: Facts) -> pd.DataFrame:
         """Return the wanted columns as numbers, without what is no sample."""
-        lines: list[list[str]] = []
-
-        def odd(cells: list[str]) -> None:
-            lines.append(cells)
-
-        try:
-            text = pd.read_csv(
-                path, sep=self.separator, dtype=str, on_bad_lines=odd, engine="python",
-                encoding_errors="replace", index_col=False,
-            )  # fmt: skip
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
-            raise SourceError(f"{path}: not a table: {error}") from error
         wanted = [*([self.time] if self.time else []), *self.ch_names, *self.markers]
-        for column in wanted:
-            if column not in text.columns:
-                raise SourceError(
-                    f"{path}: no column {column!r}; found {', '.join(map(str, text.columns))}",
-                    hint=did_you_mean(column, list(map(str, text.columns)))
-                    or "correct the columns of the source's reader, or `separator`",
-                )
-        numbers = text[wanted].apply(pd.to_numeric, errors="coerce").astype(float)
+        try:
+            numbers, n_odd = self._plain(path, wanted), 0
+        except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning):
+            numbers, n_odd = self._line_by_line(path, wanted)
         good = np.isfinite(numbers.to_numpy()).all(axis=1)
         again = numbers.duplicated().to_numpy() & good & (self.time is not None)
-        left_out = len(lines) + int((~good).sum()) + int(again.sum())
-        n_lines = len(numbers) + len(lines)
-        told = [
-            f"{len(lines) + int((~good).sum())} lines that hold no numbers"
-            * bool(len(lines) + (~good).sum()),
-            f"{again.sum()} rows that repeat an earlier one" * bool(again.any()),
-        ]
-        told = [text for text in told if text]
-        if left_out > self.bad_share * n_lines or left_out == n_lines:
+        n_odd, n_again, n_lines = n_odd + int((~good).sum()), int(again.sum()), len(numbers) + n_odd
+        told = [f"{n_odd} lines that hold no numbers"] if n_odd else []
+        told += [f"{n_again} rows that repeat an earlier one"] if n_again else []
+        if n_odd + n_again > self.bad_share * n_lines or n_odd + n_again == n_lines:
             raise SourceError(
                 f"{path}: {' and '.join(told) or 'no line'} of {n_lines} cannot be used",
                 hint="look at the file; `bad_share` says how many lines may be left out",
@@ -142,3 +122,31 @@ class TableReader(Reader):
         if told:
             facts.notes.append(f"left out {' and '.join(told)} (of {n_lines})")
         return numbers[good & ~again].reset_index(drop=True)
+
+    def _plain(self, path: Path, wanted: list[str]) -> pd.DataFrame:
+        """Read a table in which nothing is odd, at the speed of pandas; raise if anything is."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path, sep=self.separator, usecols=list(dict.fromkeys(wanted)), dtype=np.float64,
+                index_col=False, float_precision="round_trip",
+            )[wanted]  # fmt: skip
+
+    def _line_by_line(self, path: Path, wanted: list[str]) -> tuple[pd.DataFrame, int]:
+        """Read what can be read, and count the lines that have too many cells."""
+        odd: list[list[str]] = []
+        try:
+            text = pd.read_csv(
+                path, sep=self.separator, dtype=str, on_bad_lines=odd.append, engine="python",
+                encoding_errors="replace", index_col=False,
+            )  # fmt: skip
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+            raise SourceError(f"{path}: not a table: {error}") from error
+        for column in wanted:
+            if column not in text.columns:
+                raise SourceError(
+                    f"{path}: no column {column!r}; found {', '.join(map(str, text.columns))}",
+                    hint=did_you_mean(column, list(map(str, text.columns)))
+                    or "correct the columns of the source's reader, or `separator`",
+                )
+        return text[wanted].apply(pd.to_numeric, errors="coerce").astype(float), len(odd)
