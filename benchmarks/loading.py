@@ -1,17 +1,22 @@
-"""Random 10 s windows, 64 channels x 200 Hz: the store beside memmap, zarr-python and h5py.
+"""Random 10 s windows, 64 channels x 200 Hz: the store beside how others store and load them.
 
 All in one run, round by round in turn, because only ratios taken side by side mean anything:
 
-    python benchmarks/loading.py            # about 500 MB, under two minutes
-    python benchmarks/loading.py --mb 4000
+    python benchmarks/loading.py            # about 500 MB of float32 each, some minutes
+    python benchmarks/loading.py --mb 4000 --folder /scratch
 
 The yardstick is what most scripts do: windows in one float32 memmap behind a DataLoader. Its
-windows, and those of h5py, lie where they were cut; those of the store start at any sample.
+windows, and those of the other projects, lie where they were cut; those of the store start at
+any sample, unless it says so. "Warm" is read from the page cache. Before a "cold" round
+everything is closed, and every file synced and dropped from the cache by `posix_fadvise`.
+What starting takes (workers, first batches) is not counted, for anyone.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import shutil
 import statistics
 import tempfile
@@ -19,14 +24,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
+import _peers
 import numpy as np
 import scipy.signal
 import torch
 import zarr
 
 from neurofm.contract import SignalContract
+from neurofm.data.buffers import Buffers
 from neurofm.data.collate import collate
 from neurofm.data.loader import Loader
 from neurofm.data.plan import WindowPlan
@@ -35,23 +42,54 @@ from neurofm.signals import Entities, Recording
 from neurofm.store.reader import Store, open_store
 from neurofm.store.writer import commit, create_store, write_recording
 
-LIMIT = "copy in memory, the limit"
-YARDSTICK = "memmap, DataLoader, 0 workers"
-WORKERS = "memmap, DataLoader, 2 workers"
-N_CHANNELS, SFREQ, WINDOW_S, RECORDING_S = 64, 200.0, 10.0, 600
-N_TIMES = int(SFREQ * WINDOW_S)
+N_CHANNELS, SFREQ, WINDOW_S, RECORDING_S = 64, 200.0, 10.0, 605.0
+N_TIMES, PER_RECORDING = int(SFREQ * WINDOW_S), int(RECORDING_S // WINDOW_S)
 WINDOW_MB = N_CHANNELS * N_TIMES * 4 / 1e6
-BATCH = 16
-TOKEN_BUDGET = N_CHANNELS * int(WINDOW_S) * BATCH
+BATCH = _peers.BATCH
+ZERO, TWO = "memmap, DataLoader, 0 workers", "memmap, DataLoader, 2 workers"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to read windows: call it with how many, and it returns the seconds it took."""
+    """One way to load: `start` opens everything afresh and yields batch after batch."""
 
     name: str
-    run: Callable[[int], float]
+    start: Callable[[], Iterator[Any]]
+    skip: int = 2  # batches that are made while it starts
     share: float = 1.0  # slow ways read fewer windows
+
+    def seconds(self, n_windows: int, files: Path | None) -> float:
+        """Return the seconds a window takes; cold if there are files to drop from the cache."""
+        if files is not None:
+            gc.collect()  # closes what was read, and unmaps it
+            drop_from_cache(files)
+        n_batches = max(1, int(n_windows * self.share) // BATCH)
+        batches = self.start()
+        for _ in range(self.skip):
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(n_batches):
+            next(batches)
+        return (time.perf_counter() - start) / n_batches / BATCH
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Drop every file of a folder from the system's page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)  # what is not written yet cannot be dropped
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def read_into_cache(folder: Path) -> None:
+    """Read every file of a folder once."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(2**24):
+                    pass
 
 
 def make_signal(seed: int, n_times: int) -> np.ndarray:
@@ -92,192 +130,171 @@ def make_store(path: Path, n_recordings: int, chunk_s: float | None) -> Store:
     return open_store(path)
 
 
-def window_major(store: Store) -> Iterator[np.ndarray]:
-    """Yield the same windows, standardised, one after another."""
-    out = np.empty((N_CHANNELS, N_TIMES), np.float32)
-    for recording_id in store.index["recording_id"]:
-        for start in range(0, int(RECORDING_S * SFREQ), N_TIMES):
-            store.read_standard_into(recording_id, start, out)
-            yield out
+# ---------------------------------------------------------------------------------------
+# Ways
 
 
-class MemmapWindows(torch.utils.data.Dataset):
-    """Windows of one memmap, as a map-style data set."""
-
-    def __init__(self, path: Path):
-        self.windows = np.load(path, mmap_mode="r")
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        return torch.from_numpy(np.array(self.windows[i]))
-
-
-def behind_dataloader(path: Path, workers: int) -> Callable[[int], float]:
-    """Return a way to read a memmap through torch's DataLoader, workers started beforehand."""
-    windows = MemmapWindows(path)
-
-    def run(n: int) -> float:
-        n += BATCH * (2 * workers + 1)  # the first batches are made while workers start
-        sampler = torch.utils.data.RandomSampler(windows, replacement=True, num_samples=n)
-        loader = torch.utils.data.DataLoader(
-            windows, BATCH, sampler=sampler, num_workers=workers, drop_last=True
-        )
-        batches = iter(loader)
-        for _ in range(2 * workers + 1):
-            next(batches)
-        start = time.perf_counter()
-        for _ in batches:
-            pass
-        return time.perf_counter() - start
-
-    return run
-
-
-def each(read: Callable[[int], object], n_windows: int) -> Callable[[int], float]:
-    """Return a way that calls `read` with random window numbers."""
-    rng = np.random.default_rng(1)
-
-    def run(n: int) -> float:
-        numbers = rng.integers(0, n_windows, n).tolist()
-        start = time.perf_counter()
-        for number in numbers:
-            read(number)
-        return time.perf_counter() - start
-
-    return run
-
-
-def ways_of_store(store: Store) -> list[Way]:
-    """Our own ways: one process without and with batches, and the threaded loader."""
+def batches_of(path: Path, *, counts: bool = False, aligned: bool = False) -> Iterator[Any]:
+    """Read window after window of a store in one thread."""
+    store, rng = open_store(path), np.random.default_rng()
     ids = store.index["recording_id"].tolist()
-    last = int(store.index["n_times"].iloc[0]) - N_TIMES
-    out = np.empty((BATCH, N_CHANNELS, N_TIMES), np.float32)
-    plan = WindowPlan(
-        store.index, n_times=N_TIMES, patches=int(WINDOW_S), token_budget=TOKEN_BUDGET, seed=0
-    )
-    rng = np.random.default_rng(2)
-
-    def direct(number: int) -> None:
-        name = ids[number % len(ids)]
-        store.read_standard_into(name, int(rng.integers(0, last)), out[number % BATCH])
-
-    def aligned(number: int) -> None:
-        start = number // len(ids) % (last // N_TIMES) * N_TIMES
-        store.read_standard_into(ids[number % len(ids)], start, out[number % BATCH])
-
-    def batches(n: int) -> float:
-        start = time.perf_counter()
-        for step in range(n // BATCH):
-            collate(store, plan.batch(step), N_TIMES, sfreq=SFREQ)
-        return time.perf_counter() - start
-
-    def threaded(threads: int) -> Callable[[int], float]:
-        def run(n: int) -> float:
-            loader = Loader(
-                store, plan, n_times=N_TIMES, sfreq=SFREQ, last_step=n // BATCH, threads=threads
-            )
-            start = time.perf_counter()
-            for _ in loader:
-                pass
-            return time.perf_counter() - start
-
-        return run
-
-    return [
-        Way("store, direct", each(direct, 10**6)),
-        Way("store, direct, cut as memmap", each(aligned, 10**6)),
-        Way("store, batches, one thread", batches),
-        Way("store, Loader, 1 thread", threaded(1)),
-        Way("store, Loader, 2 threads", threaded(2)),
-    ]
+    out = np.zeros((BATCH, N_CHANNELS, N_TIMES), np.int16 if counts else np.float32)
+    read = store.read_counts_into if counts else store.read_standard_into
+    while True:
+        for i in range(BATCH):
+            if aligned:
+                start = int(rng.integers(PER_RECORDING)) * N_TIMES
+            else:
+                start = int(rng.integers(RECORDING_S * SFREQ - N_TIMES))
+            read(ids[int(rng.integers(len(ids)))], start, out[i])
+        yield out
 
 
-def ways_of_others(store: Store, folder: Path) -> list[Way]:
-    """Read the same windows by memmap, h5py and zarr-python."""
-    n_windows = len(store) * int(RECORDING_S // WINDOW_S)
-    shape = (n_windows, N_CHANNELS, N_TIMES)
-    path = folder / "windows.npy"
-    memmap = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    file = h5py.File(folder / "windows.h5", "w")
-    chunked = file.create_dataset("windows", shape, np.float32, chunks=(1, N_CHANNELS, N_TIMES))
-    for i, window in enumerate(window_major(store)):
-        memmap[i] = chunked[i] = window
-    memmap.flush()
-    file.flush()
-    memory = np.array(memmap[: min(n_windows, 500)])
-    out = np.empty((BATCH, N_CHANNELS, N_TIMES), np.float32)
+def batches_of_zarr(path: Path) -> Iterator[Any]:
+    """Read the same store with zarr-python."""
+    store, rng = open_store(path), np.random.default_rng()
+    group = zarr.open(str(path), mode="r")
     names = store.index["recording_id"].tolist()
-    arrays = [zarr.open(str(store.path), mode="r")[f"recordings/{n}/signal"] for n in names]
-    scales = [
-        np.asarray(a.attrs["scale"], np.float32)[:, None] / store.divisor(name)[:, None]
-        for a, name in zip(arrays, names, strict=True)
-    ]
-    rng = np.random.default_rng(3)
+    arrays = [group[f"recordings/{name}/signal"] for name in names]
+    scales = [store.standard_scale(name)[:, None] for name in names]
+    out = np.zeros((BATCH, N_CHANNELS, N_TIMES), np.float32)
+    while True:
+        for i in range(BATCH):
+            k, start = int(rng.integers(len(arrays))), int(rng.integers(arrays[0].shape[1] - 2000))
+            np.multiply(arrays[k][:, start : start + N_TIMES], scales[k], out=out[i])
+        yield out
 
-    def in_file(number: int) -> None:
-        chunked.read_direct(out, np.s_[number], np.s_[number % BATCH])
 
-    def plain(number: int) -> None:
-        i = number % len(arrays)
-        start = int(rng.integers(0, arrays[i].shape[1] - N_TIMES))
-        np.multiply(arrays[i][:, start : start + N_TIMES], scales[i], out=out[number % BATCH])
+def ways_of_store(path: Path) -> list[Way]:
+    """Our own ways: window by window, batches in one thread, and the threaded loader."""
+    steps = iter(range(10**9))
+
+    def plan_of(store: Store) -> WindowPlan:
+        budget = N_CHANNELS * int(WINDOW_S) * BATCH
+        return WindowPlan(
+            store.index, n_times=N_TIMES, patches=int(WINDOW_S), token_budget=budget, seed=0
+        )
+
+    def collated() -> Iterator[Any]:
+        store, buffers = open_store(path), Buffers(3)
+        plan = plan_of(store)
+        while True:
+            yield collate(store, plan.batch(next(steps)), N_TIMES, sfreq=SFREQ, buffers=buffers)
+
+    def loader(scale_late: bool, standardise: bool = False) -> Iterator[Any]:
+        store, first = open_store(path), next(steps) * 50
+        for batch in Loader(
+            store,
+            plan_of(store),
+            n_times=N_TIMES,
+            sfreq=SFREQ,
+            first_step=first,
+            last_step=first + 10**6,
+            threads=2,
+            scale_late=scale_late,
+        ):
+            yield batch.standardised() if standardise else batch
 
     return [
-        Way(LIMIT, each(lambda i: np.copyto(out[i % BATCH], memory[i]), len(memory))),
-        Way("memmap, copied", each(lambda i: np.copyto(out[i % BATCH], memmap[i]), n_windows)),
-        Way(YARDSTICK, behind_dataloader(path, 0)),
-        Way(WORKERS, behind_dataloader(path, 2)),
-        Way("h5py, chunk = window", each(in_file, n_windows)),
-        Way("zarr-python, same store", each(plain, 10**6), share=0.1),
+        Way("store, direct", lambda: batches_of(path)),
+        Way("store, direct, cut as memmap", lambda: batches_of(path, aligned=True)),
+        Way("store, direct, counts", lambda: batches_of(path, counts=True)),
+        Way("store, batches, one thread", collated),
+        Way("store, Loader, float32", lambda: loader(False), skip=7),
+        Way("store, Loader (default)", lambda: loader(True), skip=7),
+        Way("  and scaled by the consumer", lambda: loader(True, standardise=True), skip=7),
+        Way("zarr-python, same store", lambda: batches_of_zarr(path), share=0.1),
     ]
+
+
+def ways_of_others(store: Store, folder: Path, wanted: list[str]) -> list[Way]:
+    """Write the same windows as others do; return how they load them."""
+    shape = (len(store) * PER_RECORDING, N_CHANNELS, N_TIMES)
+
+    def windows() -> Iterator[np.ndarray]:
+        out = np.empty(shape[1:], np.float32)
+        for recording_id in store.index["recording_id"]:
+            for start in range(0, PER_RECORDING * N_TIMES, N_TIMES):
+                store.read_standard_into(recording_id, start, out)
+                yield out
+
+    signals = [lambda n=name: store.recording(n).signal for name in store.index["recording_id"]]
+    makers: dict[str, Callable[[Path], _peers.Opened]] = {
+        "memmap": lambda f: _peers.memmap(f, shape, windows),
+        "h5py": lambda f: _peers.hdf5(f, shape, windows),
+        "LMDB": lambda f: _peers.lmdb(f, shape, windows),
+        "litdata": lambda f: _peers.litdata(f, shape, windows),
+        "braindecode, FIF": lambda f: _peers.braindecode(f, signals, SFREQ, N_TIMES),
+    }
+    ways = []
+    for name, make in makers.items():
+        if name != "memmap" and name not in wanted:
+            continue
+        part = folder / name.replace(", ", "-")
+        part.mkdir()
+        opened = make(part)
+        for workers in (0, 2):
+            suffix = f"DataLoader, {workers} workers"
+            share = 0.2 if name.startswith("braindecode") and workers else 1.0
+            start = lambda o=opened, w=workers: iter(o(w))  # noqa: E731 - bound here
+            ways.append(Way(f"{name}, {suffix}", start, 2 * workers + 1, share))
+    return ways
+
+
+# ---------------------------------------------------------------------------------------
 
 
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mb", type=int, default=500, help="size as float32, in megabytes")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--windows", type=int, default=640, help="windows a round")
     parser.add_argument("--chunk-s", type=float, help="by default the store's own choice")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
+    peers = ["h5py", "LMDB", "litdata", "braindecode, FIF"]
+    parser.add_argument("--peers", nargs="*", default=peers, help="beside memmap")
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="neurofm-loading-", dir=args.folder))
     try:
-        per_recording = WINDOW_MB * RECORDING_S / WINDOW_S
-        store = make_store(folder / "store", max(2, round(args.mb / per_recording)), args.chunk_s)
-        ways = ways_of_others(store, folder) + ways_of_store(store)
-        rates: dict[str, list[float]] = {way.name: [] for way in ways}
-        for turn in range(args.rounds + 1):
-            for way in ways:
-                n = max(BATCH, int(args.windows * way.share) // BATCH * BATCH)
-                seconds = way.run(n)
-                if turn:  # the first round warms up
-                    rates[way.name].append(n / seconds)
+        n_recordings = max(2, round(args.mb / WINDOW_MB / PER_RECORDING))
+        store = make_store(folder / "store", n_recordings, args.chunk_s)
+        n_windows = min(args.windows, (n_recordings * PER_RECORDING // BATCH - 8) * BATCH)
+        ways = ways_of_others(store, folder, args.peers) + ways_of_store(store.path)
+        found: dict[tuple[str, bool], list[float]] = {}
+        read_into_cache(folder)
+        for cold in (False, True):
+            for turn in range(args.rounds + (not cold)):
+                for way in ways:
+                    seconds = way.seconds(n_windows, folder if cold else None)
+                    if turn or cold:  # the first warm round warms up
+                        found.setdefault((way.name, cold), []).append(seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    show(store, rates)
-
-
-def show(store: Store, rates: dict[str, list[float]]) -> None:
-    """Print the table."""
     size = store.index["duration_s"].sum() * SFREQ * N_CHANNELS * 4
     smaller = size / store.index["n_bytes"].sum()
-    base, workers = (statistics.median(rates[name]) for name in (YARDSTICK, WORKERS))
-    print(f"{size / 1e6:.0f} MB as float32, {smaller:.2f} times smaller in the store; warm;")
-    print("medians over the rounds, lowest and highest in brackets; ratio to the DataLoader")
-    print(
-        f"with 0 and with 2 workers\n\n{'':31}{'windows/s':>10}{'GB/s':>27}{'to 0w':>8}{'to 2w':>8}"
-    )
-    for name, found in rates.items():
-        rate = statistics.median(found)
-        spread = f"({min(found):.0f}-{max(found):.0f})"
-        print(
-            f"{name:31}{rate:>10.0f} {spread:>17}{rate * WINDOW_MB / 1e3:>9.2f}"
-            f"{rate / base:>8.2f}{rate / workers:>8.2f}"
-        )
+    print(f"{size / 1e6:.0f} MB as float32, {smaller:.2f} times smaller in the store")
+    show([way.name for way in ways], found)
+
+
+def show(names: list[str], found: dict[tuple[str, bool], list[float]]) -> None:
+    """Print windows a second, and ratios to the memmap: medians over rounds, paired."""
+    print("windows/s; how many times the memmap behind a DataLoader with 0 and with 2 workers:")
+    print("medians of ratios within a round, lowest and highest in brackets\n")
+    print(f"{'':33}{'warm':>8}{'to 0w':>7}{'to 2w':>19}{'cold':>9}{'to 2w':>19}")
+    for name in names:
+        line = f"{name:33}"
+        for cold in (False, True):
+            own = found[name, cold]
+            line += f"{1 / statistics.median(own):>{9 if cold else 8}.0f}"
+            for base in (TWO,) if cold else (ZERO, TWO):
+                ratios = [b / a for a, b in zip(own, found[base, cold], strict=True)]
+                middle = statistics.median(ratios)
+                line += f"{middle:>7.2f}"
+                if base == TWO:
+                    line += f" ({min(ratios):.2f}-{max(ratios):.2f})".rjust(12)
+        print(line)
 
 
 if __name__ == "__main__":
