@@ -237,6 +237,8 @@ class SignalArray:
             np.asarray(metadata["attributes"][name], np.float32).reshape(n_channels)
             for name in ("scale", "divisor")
         )
+        if not all((np.isfinite(x) & (x > 0)).all() for x in (self.scale, self.divisor)):
+            raise ValueError("a scale or divisor is not a positive number")
         self.to_si, self.to_standard = Factors(self.scale), Factors(self.scale / self.divisor)
 
     def open_shard(self, number: int) -> OpenShard:

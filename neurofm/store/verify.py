@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,12 @@ def verify(store: Store) -> list[str]:
         try:
             problems += [f"{recording_id}: {p}" for p in _faults(store, recording_id, row)]
         except NeurofmError as error:
-            problems.append(error.problem)
+            named = error.problem.startswith(recording_id)
+            problems.append(error.problem if named else f"{recording_id}: {error.problem}")
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            problems.append(
+                f"{recording_id}: its metadata cannot be read: {type(error).__name__}: {error}"
+            )
     return problems + _strays(store, set(rows))
 
 
@@ -78,9 +83,12 @@ def _strays(store: Store, indexed: set[str]) -> list[str]:
 def _faults(store: Store, recording_id: str, row: Mapping[str, Any]) -> Iterator[str]:
     array = SignalArray.load(recording_path(store.path, recording_id) / "signal", recording_id)
     about = store.attributes(recording_id)
+    sensors = Sensors.from_dict(about["sensors"])
     yield from _of_row(row, about["row"], array)
-    yield from _of_group(about, row, store.contract)
-    yield from _of_scales(array, about["sensors"]["kind"])
+    yield from _of_group(about, sensors, row, store.contract)
+    units = read_json(array.path / "zarr.json", array.name)["attributes"].get("units")
+    if units != [SensorKind(kind).unit for kind in sensors.kind]:
+        yield "its units are not those of its sensors"
     _read_all(array)
 
 
@@ -103,16 +111,10 @@ def _of_row(row: Mapping[str, Any], own: Mapping[str, Any], array: SignalArray) 
 
 
 def _of_group(
-    about: Mapping[str, Any], row: Mapping[str, Any], contract: SignalContract
+    about: Mapping[str, Any], sensors: Sensors, row: Mapping[str, Any], contract: SignalContract
 ) -> Iterator[str]:
     """Compare what the recording says of itself with its row and the contract."""
-    try:
-        sensors = Sensors.from_dict(about["sensors"])
-        named = Entities(**about["entities"]).recording_id
-    except (KeyError, TypeError, ValueError) as error:
-        yield f"its sensors or entities cannot be read: {error}"
-        return
-    if named != row["recording_id"]:
+    if (named := Entities(**about["entities"]).recording_id) != row["recording_id"]:
         yield f"its entities make it {named}"
     if len(sensors) != row["n_channels"]:
         yield f"{len(sensors)} sensors for {row['n_channels']} channels"
@@ -129,17 +131,6 @@ def _of_group(
         yield f"{len(onsets)} events, the index says {row['n_events']}"
     if not all(isinstance(onset, int | float) for onset in onsets):
         yield "an event without an onset"
-
-
-def _of_scales(array: SignalArray, kinds: Sequence[str]) -> Iterator[str]:
-    metadata = read_json(array.path / "zarr.json", array.name)
-    for name, values in (("scale", array.scale), ("divisor", array.divisor)):
-        bad = ~(np.isfinite(values) & (values > 0))
-        if bad.any():
-            yield f"{name} of {int(bad.sum())} channel(s) is not a positive number"
-    units = [SensorKind[kind.upper()].unit for kind in kinds]
-    if metadata["attributes"].get("units") != units:
-        yield "its units are not those of its sensors"
 
 
 def _shard_bytes(signal: Location) -> int | None:
