@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from neurofm.config import Config
-from neurofm.nn.attention import AttentionName
+from neurofm.nn.attention import AttentionName, AttentionStyle
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.feedforward import ActivationName
 from neurofm.nn.norm import NormName, build_norm
@@ -32,9 +32,9 @@ class TransformerConfig(Config):
     attention : str
         All tokens of a window at once (``full``); across sites and across time in turn by
         half of the heads each (``criss_cross``) or by half of the features each
-        (``split_halves``, ``swapped_halves``); by every other block (``factorised``); or across ``sites`` or
-        ``patches`` alone.
-    norm, norm_place, qk_norm, activation, layer_scale, drop_path
+        (``split_halves``, ``swapped_halves``); by every other block (``factorised``); or across
+        ``sites`` or ``patches`` alone.
+    norm, norm_eps, norm_place, qk_norm, activation, layer_scale, drop_path
         As in `neurofm.nn.block.BlockStyle`; `drop_path` grows linearly to its value with depth.
     bias : bool
         Whether projections of queries, keys, values and of the feed-forward layer have offsets.
@@ -51,6 +51,7 @@ class TransformerConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     attention: AttentionName | Literal["factorised"] = "criss_cross"
     norm: NormName = "layer"
+    norm_eps: float | None = Field(default=None, gt=0)
     norm_place: Literal["pre", "post"] = "pre"
     qk_norm: NormName | None = None
     activation: ActivationName = "gelu"
@@ -75,14 +76,15 @@ class TransformerConfig(Config):
         return BlockStyle(
             norm=self.norm,
             norm_place=self.norm_place,
-            qk_norm=self.qk_norm,
+            norm_eps=self.norm_eps,
+            attention=AttentionStyle(
+                bias=self.bias, qk_norm=self.qk_norm, norm_eps=self.norm_eps, causal=self.causal
+            ),
             activation=self.activation,
-            attention_bias=self.bias,
             bias=self.bias,
             layer_scale=self.layer_scale,
             dropout=self.dropout,
             drop_path=self.drop_path * number / max(1, self.depth - 1),
-            causal=self.causal,
         )
 
     def attention_of(self, number: int) -> AttentionName:
@@ -118,7 +120,7 @@ class Transformer(nn.Module):
             for number in range(config.depth)
         )
         self.rotary = Rotary(width // config.n_heads, base=config.rotary_base)
-        self.norm = build_norm(config.norm, width)
+        self.norm = build_norm(config.norm, width, config.norm_eps)
         for block in self.blocks:
             if isinstance(block, Block):
                 block.initialise(config.depth)

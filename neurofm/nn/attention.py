@@ -5,6 +5,7 @@ B windows, S sites, P patches, D width, H heads, E features of a head.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -89,17 +90,16 @@ def mix_patches(
     return out.unflatten(0, (n_windows, n_sites)).transpose(2, 3)
 
 
-class GridAttention(nn.Module):
-    """Projections that every attention over a grid shares.
+@dataclass(frozen=True, kw_only=True)
+class AttentionStyle:
+    """What distinguishes one published attention from another.
 
-    Parameters
+    Attributes
     ----------
-    width : int
-        D.
-    n_heads : int
-        H; divides `width`.
-    bias : bool
-        Whether queries, keys and values have offsets.
+    bias, out_bias : bool
+        Offsets of queries, keys and values; of the output.
+    head_width : int, optional
+        Features of a head; by default the width is shared among heads.
     qk_norm : "layer" or "rms", optional
         Normalise queries and keys head by head (Dehghani et al. 2023).
     norm_eps : float, optional
@@ -108,31 +108,46 @@ class GridAttention(nn.Module):
         Look at this patch and earlier ones only.
     """
 
-    def __init__(
-        self,
-        width: int,
-        n_heads: int,
-        *,
-        bias: bool = True,
-        qk_norm: NormName | None = None,
-        norm_eps: float | None = None,
-        causal: bool = False,
-    ):
+    bias: bool = True
+    out_bias: bool = True
+    head_width: int | None = None
+    qk_norm: NormName | None = None
+    norm_eps: float | None = None
+    causal: bool = False
+
+
+class GridAttention(nn.Module):
+    """Projections that every attention over a grid shares.
+
+    Parameters
+    ----------
+    width : int
+        D.
+    n_heads : int
+        H; divides `width`, unless the style gives heads a width of their own.
+    style : AttentionStyle, optional
+        Biases, norms, causality.
+    """
+
+    def __init__(self, width: int, n_heads: int, style: AttentionStyle | None = None):
         super().__init__()
-        if width % n_heads:
+        style = style or AttentionStyle()
+        if style.head_width is None and width % n_heads:
             good = [h for h in range(1, width + 1) if width % h == 0]
             raise ConfigError(
                 f"width {width} cannot be split into {n_heads} heads",
                 hint=f"n_heads may be {', '.join(map(str, good))}",
             )
         self.n_heads = n_heads
-        self.causal = causal
-        self.project_in = nn.Linear(width, 3 * width, bias=bias)
-        self.project_out = nn.Linear(width, width)
+        self.causal = style.causal
+        head_width = style.head_width or width // n_heads
+        inner = n_heads * head_width
+        self.project_in = nn.Linear(width, 3 * inner, bias=style.bias)
+        self.project_out = nn.Linear(inner, width, bias=style.out_bias)
         self.norm_q = self.norm_k = None
-        if qk_norm is not None:
-            self.norm_q = build_norm(qk_norm, width // n_heads, norm_eps)
-            self.norm_k = build_norm(qk_norm, width // n_heads, norm_eps)
+        if style.qk_norm is not None:
+            self.norm_q = build_norm(style.qk_norm, head_width, style.norm_eps)
+            self.norm_k = build_norm(style.qk_norm, head_width, style.norm_eps)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each of shape (B, S, P, H, E)."""
@@ -199,20 +214,9 @@ class CrissCrossAttention(GridAttention):
         H; even.
     """
 
-    def __init__(
-        self,
-        width: int,
-        n_heads: int,
-        *,
-        bias: bool = True,
-        qk_norm: NormName | None = None,
-        norm_eps: float | None = None,
-        causal: bool = False,
-    ):
+    def __init__(self, width: int, n_heads: int, style: AttentionStyle | None = None):
         _require_even(n_heads, "criss_cross")
-        super().__init__(
-            width, n_heads, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps, causal=causal
-        )
+        super().__init__(width, n_heads, style)
 
     def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
@@ -237,23 +241,11 @@ class SplitHalvesAttention(nn.Module):
         H; even, half of them for each.
     """
 
-    def __init__(
-        self,
-        width: int,
-        n_heads: int,
-        *,
-        bias: bool = True,
-        qk_norm: NormName | None = None,
-        norm_eps: float | None = None,
-        causal: bool = False,
-    ):
+    def __init__(self, width: int, n_heads: int, style: AttentionStyle | None = None):
         super().__init__()
         _require_even(n_heads, "split_halves")
-        half = (width // 2, n_heads // 2)
-        self.across_sites = SiteAttention(*half, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps)
-        self.across_patches = PatchAttention(
-            *half, bias=bias, qk_norm=qk_norm, norm_eps=norm_eps, causal=causal
-        )
+        self.across_sites = SiteAttention(width // 2, n_heads // 2, style)
+        self.across_patches = PatchAttention(width // 2, n_heads // 2, style)
 
     def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.attention import ATTENTIONS, AttentionName
+from neurofm.nn.attention import ATTENTIONS, AttentionName, AttentionStyle
 from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.norm import NormName, build_norm
@@ -28,33 +28,29 @@ class BlockStyle:
         Added to the variance.
     norm_place : "pre" or "post"
         Normalise before each part, or the sum after it.
-    qk_norm : "layer" or "rms", optional
-        Normalise queries and keys.
+    attention : AttentionStyle
+        Of the attention.
     activation : str
         Of the feed-forward layer.
-    attention_bias, bias : bool
-        Offsets of queries, keys and values; of the feed-forward layer.
+    bias : bool
+        Offsets of the feed-forward layer.
     layer_scale : float, optional
         Start value of a learned factor for each feature of what is added.
     dropout : float
         Share of features dropped of what is added, in training.
     drop_path : float
         Share of windows that skip a part, in training.
-    causal : bool
-        No token sees a later patch.
     """
 
     norm: NormName = "layer"
     norm_eps: float | None = None
     norm_place: Literal["pre", "post"] = "pre"
-    qk_norm: NormName | None = None
+    attention: AttentionStyle = AttentionStyle()
     activation: ActivationName = "gelu"
-    attention_bias: bool = True
     bias: bool = True
     layer_scale: float | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
-    causal: bool = False
 
 
 class Block(nn.Module):
@@ -88,14 +84,7 @@ class Block(nn.Module):
         style = style or BlockStyle()
         self.style = style
         self.norm_attention = build_norm(style.norm, width, style.norm_eps)
-        self.attention = ATTENTIONS[attention](
-            width,
-            n_heads,
-            bias=style.attention_bias,
-            qk_norm=style.qk_norm,
-            norm_eps=style.norm_eps,
-            causal=style.causal,
-        )
+        self.attention = ATTENTIONS[attention](width, n_heads, style.attention)
         self.norm_feedforward = build_norm(style.norm, width, style.norm_eps)
         self.feedforward = FeedForward(
             width, hidden, style.dropout, activation=style.activation, bias=style.bias

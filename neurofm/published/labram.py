@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neurofm.config import Config
 from neurofm.errors import ConfigError
+from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.norm import NormName
 from neurofm.nn.patch_convs import PatchConvs
@@ -101,8 +102,7 @@ class LaBraM(nn.Module):
         self.times = nn.Parameter(torch.zeros(N_PATCHES, width))
         style = BlockStyle(
             norm_eps=EPS,
-            qk_norm=config.qk_norm,
-            attention_bias=config.qkv_bias,
+            attention=AttentionStyle(bias=config.qkv_bias, qk_norm=config.qk_norm, norm_eps=EPS),
             layer_scale=config.layer_scale,
         )
         hidden = round(width * config.mlp_ratio)

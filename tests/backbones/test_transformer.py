@@ -5,7 +5,12 @@ import torch
 from pydantic import ValidationError
 
 from neurofm.backbones.transformer import TransformerConfig
-from neurofm.nn.attention import FullAttention, SplitHalvesAttention, SwappedHalvesAttention
+from neurofm.nn.attention import (
+    AttentionStyle,
+    FullAttention,
+    SplitHalvesAttention,
+    SwappedHalvesAttention,
+)
 from neurofm.nn.block import drop_path
 from neurofm.nn.feedforward import FeedForward
 from neurofm.nn.rotary import Rotary
@@ -111,7 +116,10 @@ def test_split_halves_is_two_attentions_of_half_the_width():
 @pytest.mark.parametrize("qk_norm", ["layer", "rms"])
 def test_normalised_queries_and_keys_forget_their_length(qk_norm):
     torch.manual_seed(0)
-    layer, x = FullAttention(16, 4, qk_norm=qk_norm, bias=False), torch.randn(2, 3, 4, 16)
+    layer, x = (
+        FullAttention(16, 4, AttentionStyle(qk_norm=qk_norm, bias=False)),
+        torch.randn(2, 3, 4, 16),
+    )
     q, k, v = layer.heads(100 * x)
     longer = layer.heads(300 * x)
     torch.testing.assert_close(longer[0], q, atol=1e-4, rtol=1e-4)
