@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ th:first-child,td:first-child,td.text{text-align:left}th{background:#f6f6f6}
 .wide{overflow-x:auto}figure{display:inline-block;margin:.5rem 1rem .5rem 0}
 figcaption,caption{font-size:13px;color:#555;text-align:left}img{max-width:100%}
 .warning{background:#fff4e0;border-left:4px solid #e09000;padding:.4rem .8rem}
+summary{cursor:pointer}
 pre{background:#f6f6f6;padding:.6rem;overflow-x:auto;font-size:12px}
 """
 
@@ -92,6 +94,27 @@ class Page:
                 f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{image}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
+
+    def drawings(self, drawings: Sequence[tuple[str, str]]) -> None:
+        """Add drawings of `report.svg` side by side, each with its caption.
+
+        Parameters
+        ----------
+        drawings : sequence of (str, str)
+            SVG text, which is taken as it is, and captions. Empty drawings are left out.
+        """
+        self._parts += [
+            f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+            for drawing, caption in drawings
+            if drawing
+        ]
+
+    @contextmanager
+    def folded(self, heading: str) -> Iterator[None]:
+        """Hide what is added inside until its heading is clicked."""
+        self._parts.append(f"<details><summary>{escape(heading)}</summary>")
+        yield
+        self._parts.append("</details>")
 
     def html(self) -> str:
         """Return the whole page."""
