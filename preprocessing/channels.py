@@ -30,6 +30,39 @@ def looks_not_brain(name: str) -> bool:
     return _NOT_BRAIN.search(name.strip()) is not None
 
 
+def rename_channels(raw: mne.io.BaseRaw, wanted: Mapping[str, str], where: str) -> None:
+    """Give channels the names that a source gives them, in place.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording.
+    wanted : mapping of str to str
+        Name in the file, blanks around it aside -> name.
+    where : str
+        The file, for the message.
+
+    Raises
+    ------
+    SensorError
+        If the file has no such channel, or two would have one name.
+    """
+    names = {name.strip(): name for name in raw.ch_names}
+    if unknown := [name for name in wanted if name not in names]:
+        raise SensorError(
+            f"{where}: the config's `rename` names {', '.join(map(repr, unknown[:5]))}, which "
+            f"is not in the file; found {', '.join(list(names)[:8])}",
+            hint="correct the name, or make a source of its own of the files that have it",
+        )
+    after = [wanted.get(name.strip(), name.strip()) for name in raw.ch_names]
+    if twice := sorted({name for name in wanted.values() if after.count(name) > 1}):
+        raise SensorError(
+            f"{where}: the config's `rename` makes channels of one name: {', '.join(twice)}",
+            hint="give each channel a name of its own",
+        )
+    raw.rename_channels({names[old]: new for old, new in wanted.items()}, verbose="error")
+
+
 def repair_types(
     info: mne.Info, wanted: Mapping[str, ChannelType], where: str
 ) -> tuple[mne.Info, dict[str, str]]:

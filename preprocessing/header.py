@@ -119,7 +119,7 @@ def position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list[
         raise SensorError(
             f"{where}: no channel has a position: none is digitised, and none of "
             f"{', '.join(sensors.ch_names[:6])}, … is a name of the 10-05 system",
-            hint="add positions to the files, rename the channels, or accept recordings "
+            hint="add positions to the files, `rename` the channels, or accept recordings "
             "without any by `allow_unlocated: true` in the source",
         )
     notes = []

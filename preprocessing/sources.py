@@ -26,7 +26,7 @@ from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
 
 # what a source says that a store made before it could be said does not know of
-_LATER = ("reader", "units", "reference", "sss")
+_LATER = ("reader", "units", "reference", "sss", "rename")
 
 _Factor = Annotated[float, Field(gt=0)]
 
@@ -64,6 +64,9 @@ class SourceConfig(Config):
     sss : SssConfig, optional
         Signal space separation of MEG before anything else. Recordings with internal active
         shielding (MaxShield) are refused without it.
+    rename : dict
+        Name of a channel in the files -> its name, such as the electrode that was plugged into
+        an amplifier's input: ``{A1: Fp1}``. All that follows goes by the new names.
     channels : dict
         Channel name or glob -> type, or ``drop``: repairs what the file says.
     events : EventsConfig
@@ -86,6 +89,7 @@ class SourceConfig(Config):
     units: Units = "check"
     reference: str = ""
     sss: SssConfig | None = None
+    rename: dict[str, str] = Field(default_factory=dict)
     channels: dict[str, ChannelType] = Field(default_factory=dict)
     events: EventsConfig = EventsConfig()
     allow_unlocated: bool = False
@@ -101,7 +105,11 @@ class SourceConfig(Config):
         """Return, as plain values, what is done to a file of this source wherever it lies."""
         said = {"unit_scale", "channels", "events", "allow_unlocated"}
         fields = type(self).model_fields
-        said |= {name for name in _LATER if getattr(self, name) != fields[name].default}
+        said |= {
+            name
+            for name in _LATER
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        }
         values = self.model_dump(mode="json", include=said)
         if not self.events.classes:
             del values["events"]["classes"]

@@ -16,6 +16,7 @@ import numpy as np
 
 from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
+from neurofm.preprocessing.channels import rename_channels
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.events import companion_path
 from neurofm.preprocessing.from_mne import RawReader
@@ -155,6 +156,7 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     digest = _require_new(task)
     raw, facts = open_raw(task.path, task.source.reader, task.source.sss)
     facts.reference = facts.reference or task.source.reference
+    rename_channels(raw, task.source.rename, str(task.path))
     reader = RawReader(
         raw,
         task.entities,

@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 from mne._fiff.constants import FIFF
 
+from neurofm.config import parse_config
+from neurofm.errors import SensorError
+from neurofm.preprocessing.channels import rename_channels
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.harmonise import notes_of
+from neurofm.preprocessing.run import CONFIG, run
+from neurofm.preprocessing.sources import SourceConfig
 from neurofm.sensors import Knowledge, SensorKind, sensors_from_info
 from neurofm.signals import Entities
+from neurofm.store.reader import open_store
 
 ME = Entities(dataset="d", subject="1")
 K = SensorKind
@@ -205,3 +211,51 @@ def test_strips_written_by_bids_have_names_and_no_places(test_data):
     reader = RawReader(raw, ME, channels={"*": "ecog"}, allow_unlocated=True)
     assert (reader.sensors.kinds, len(reader.sensors)) == (("ecog",), 50)
     assert reader.sensors.ch_names[0] == "IAR1"
+
+
+def test_inputs_of_an_amplifier_are_named_by_the_source(tmp_path, test_data):
+    cap = [
+        "Fp1",
+        "F3",
+        "F7",
+        "C3",
+        "T7",
+        "P3",
+        "P7",
+        "O1",
+        "Fp2",
+        "F4",
+        "F8",
+        "C4",
+        "T8",
+        "P4",
+        "P8",
+        "O2",
+    ]
+    values = {
+        "dataset": "d",
+        "root": str(test_data / "formats" / "bdf"),
+        "store": str(tmp_path / "store"),
+        "contract": {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 2},
+        "sources": [{"subject": "1", "rename": {f"A{i + 1}": name for i, name in enumerate(cap)}}],
+        "workers": 0,
+    }
+    run(parse_config(CONFIG, values, where="test"))
+    sensors = open_store(tmp_path / "store").recording("d_sub-1").sensors
+    assert sensors.ch_names == tuple(cap)
+    assert set(sensors.known) == {Knowledge.TEMPLATE}
+
+
+def test_names_that_are_not_there_or_would_be_there_twice_are_refused(make_raw):
+    with pytest.raises(SensorError, match=r"x: the config's `rename` names 'A9', which is not in"):
+        rename_channels(make_raw(), {"A9": "Fz"}, "x")
+    with pytest.raises(SensorError, match="makes channels of one name: Fz"):
+        rename_channels(make_raw(), {"Cz": "Fz"}, "x")
+    swapped = make_raw()
+    rename_channels(swapped, {"Cz": "Fz", "Fz": "Cz"}, "x")
+    assert swapped.ch_names[:4] == ["Fp1", "Cz", "C3", "Fz"]
+
+
+def test_naming_is_remembered_and_naming_nothing_is_not():
+    assert SourceConfig(rename={"A1": "Fp1"}).reading()["rename"] == {"A1": "Fp1"}
+    assert "rename" not in SourceConfig().reading()
