@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neurofm.published.barista import PUBLISHED_BARISTA
 from neurofm.published.brainomni import PUBLISHED_BRAINOMNI
 from neurofm.published.braintokenizer import PUBLISHED_BRAINTOKENIZER
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
@@ -12,6 +13,7 @@ from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
+    **PUBLISHED_BARISTA,
     **PUBLISHED_BRAINOMNI,
     **PUBLISHED_BRAINTOKENIZER,
     **PUBLISHED_CBRAMOD,

@@ -18,9 +18,6 @@ READY = [folder for folder in FOLDERS if harness.model_of(folder) in ADAPTERS]
 AWAITED = {
     "BENDR (convolutional encoder + contextualizer)",
     "BIOT encoder + classifier",
-    "BaRISTA (channels)",
-    "BaRISTA (lobes)",
-    "BaRISTA (parcels)",
     "Du-IN VQ-VAE",
     "Du-IN classifier",
     "Du-IN masked code prediction",
