@@ -10,6 +10,7 @@ from neurofm.published.entry import Published
 from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.mamba import PUBLISHED_MAMBA
+from neurofm.published.reve import PUBLISHED_REVE
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
@@ -20,5 +21,6 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,
     **PUBLISHED_MAMBA,
+    **PUBLISHED_REVE,
     **PUBLISHED_VQNSP,
 }

@@ -25,8 +25,6 @@ AWAITED = {
     "EphysTokenizer",
     "LUNA",
     "MEG-GPT",
-    "REVE encoder",
-    "REVE masked auto-encoder",
     "SimpleConv (brain decoder with spatial merger and subject layer)",
 }
 
