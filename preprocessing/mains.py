@@ -78,9 +78,9 @@ def _spectra(signal: np.ndarray, sfreq: float, n: int) -> tuple[np.ndarray, np.n
 def middle(n_times: int, sfreq: float) -> tuple[int, int]:
     """Return start and stop of the stretch that mains are looked for in.
 
-    64 times 4 s tell as much as an hour.
+    32 times 4 s tell as much as an hour.
     """
-    most = int(256 * sfreq)
+    most = int(128 * sfreq)
     start = max(0, (n_times - most) // 2)
     return start, min(start + most, n_times)
 
