@@ -265,7 +265,7 @@ def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
     now["cleaning"] = task.cleaning.to_dict()
     # what was made before there was a choice was made as it is by default
     before["cleaning"] = was.get("cleaning", CleaningConfig().to_dict())
-    if changed := [key for key in now if before.get(key) != now[key]]:
+    if changed := [key for key in before | now if before.get(key) != now.get(key)]:
         return SourceError(
             f"{task.path}: {name} is in the store already, made with other settings: "
             f"{', '.join(changed)}",

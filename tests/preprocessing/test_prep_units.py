@@ -5,13 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from neurofm.errors import SignalError
+from neurofm.config import parse_config
+from neurofm.errors import SignalError, SourceError
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import harmonise, notes_of
+from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sources import SourceConfig
 from neurofm.preprocessing.units import PLAUSIBLE, check_amplitude, settle_units
 from neurofm.sensors import sensors_from_info
 from neurofm.signals import Entities
+from neurofm.store.reader import open_store
 
 ME = Entities(dataset="d", subject="1")
 
@@ -135,3 +138,35 @@ def test_a_source_says_what_is_done_about_units():
     for wrong in ({"unit_scale": 0}, {"unit_scale": {"eeg": -1}}, {"units": "guess"}):
         with pytest.raises(ValidationError):
             SourceConfig(**wrong)
+
+
+def test_units_no_longer_trusted_are_another_setting(tmp_path, write_edf, make_signal):
+    write_edf(tmp_path / "raw" / "1.edf", signal=make_signal() * 50)
+
+    def preprocess(**source):
+        values = {
+            "dataset": "d",
+            "root": str(tmp_path / "raw"),
+            "store": str(tmp_path / "store"),
+            "contract": {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 2},
+            "sources": [{"subject": "1"} | source],
+            "workers": 0,
+        }
+        return run(parse_config(CONFIG, values, where="test"))
+
+    with pytest.raises(SourceError, match=r"eeg amplitude is 0\.00.* V"):
+        preprocess()
+    preprocess(units="trust")
+    recording = open_store(tmp_path / "store").recording("d_sub-1")
+    assert "trusted" in notes_of(recording)[-1]
+    with pytest.raises(SourceError, match="made with other settings: units"):
+        preprocess()
+
+
+def test_of_two_channels_each_must_be_plausible():
+    """Nobody can say which of two is the outlier."""
+    sensors = sensors_from_info(mne.create_info(["Cz", "Pz"], 100.0, "eeg"))
+    assert misfits(np.array([2e-5, 3e-5]), sensors) == []
+    for wrong in (2.6, 2e-12):
+        (misfit,) = misfits(np.array([2e-5, wrong]), sensors)
+        assert misfit.found == wrong
