@@ -174,17 +174,22 @@ class WindowPlan:
 def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """Return the recordings by name, and all good spans in samples, those of one after another."""
     ordered = index.sort_values("recording_id")
-    recording, start, stop, n_channels = [], [], [], []
-    columns = (ordered[c] for c in ("spans", "sfreq", "n_times", "n_channels"))
-    for row, (edges, sfreq, n_times, channels) in enumerate(zip(*columns, strict=True)):
-        # inwards to whole samples; a microsample of slack undoes the rounding of seconds
-        firsts = np.ceil(np.asarray(edges[0::2]) * sfreq - 1e-6).astype(np.int64)
-        lasts = np.floor(np.asarray(edges[1::2]) * sfreq + 1e-6).astype(np.int64)
-        recording += [row] * len(firsts)
-        start += firsts.tolist()
-        stop += np.minimum(lasts, n_times).tolist()
-        n_channels += [channels] * len(firsts)
-    table = {"recording": recording, "start": start, "stop": stop, "n_channels": n_channels}
+    edges = [np.asarray(spans, np.float64) for spans in ordered["spans"]]
+    n_spans = np.array([len(spans) // 2 for spans in edges], np.int64)
+    flat = np.concatenate([np.empty(0), *edges]).reshape(-1, 2)
+    recording = np.repeat(np.arange(len(ordered)), n_spans)
+    of_each = {
+        name: ordered[name].to_numpy()[recording] for name in ("sfreq", "n_times", "n_channels")
+    }
+    # inwards to whole samples; a microsample of slack undoes the rounding of seconds
+    start = np.ceil(flat[:, 0] * of_each["sfreq"] - 1e-6).astype(np.int64)
+    stop = np.floor(flat[:, 1] * of_each["sfreq"] + 1e-6).astype(np.int64)
+    table = {
+        "recording": recording,
+        "start": start,
+        "stop": np.minimum(stop, of_each["n_times"]),
+        "n_channels": of_each["n_channels"],
+    }
     return ordered["recording_id"].tolist(), pd.DataFrame(table, dtype=np.int64)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 
@@ -26,9 +28,9 @@ class Factors:
 
     def __init__(self, values: np.ndarray):
         self.values = values
-        kinds, counts = np.unique(values, return_counts=True)
-        self._common = kinds[counts.argmax()]
-        self._largest = float(kinds[-1])
+        common, _ = Counter(values.tolist()).most_common(1)[0]
+        self._common = np.float32(common)
+        self._largest = float(values.max())
         self._others = np.flatnonzero(values != self._common).tolist()
 
     def scale(self, counts: np.ndarray, out: np.ndarray, clip: float | None = None) -> None:

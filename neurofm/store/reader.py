@@ -229,6 +229,10 @@ class Store:
     def _montages(self) -> np.ndarray:
         return self._index["montage"].to_numpy(object)
 
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        return self._index["n_times"].to_numpy(np.int64)
+
     def _row(self, recording_id: str) -> int:
         number = self._row_numbers.get(recording_id)
         if number is None:
@@ -249,7 +253,7 @@ class Store:
         return about
 
     def _load_array(self, recording_id: str) -> SignalArray:
-        n_times = self._index["n_times"].iat[self._row(recording_id)]
+        n_times = self._lengths[self._row(recording_id)]
         path = recording_path(self.path, recording_id) / "signal"
         array = SignalArray.load(path, recording_id)
         if array.grid.n_times != n_times:

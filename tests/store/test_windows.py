@@ -127,3 +127,14 @@ def test_factors_multiply_and_clip_as_numpy_does(n_values):
             expected = counts.astype(np.float32) * factors.values[:, None]
             expected = expected if clip is None else np.clip(expected, -clip, clip)
             np.testing.assert_array_equal(out, expected)
+
+
+def test_the_first_count_that_is_beyond_the_clip_is_held(n_times=50):
+    factors = Factors(np.array([1e-3, 0.1, 1e-3], np.float32))
+    for row, largest in ((0, 1000), (1, 10), (2, 1000)):
+        for sign in (-1, 1):
+            counts = np.zeros((3, n_times), np.int16)
+            counts[row, 7], counts[row, 8] = sign * largest, sign * (largest + 1)
+            out = np.empty((3, n_times), np.float32)
+            factors.scale(counts, out, 1.0)
+            assert out[row, 7:9].tolist() == [sign, sign]
