@@ -1,4 +1,4 @@
-"""Peak memory of preprocessing N recordings, and four times as many, in one run each.
+"""Peak memory of preprocessing: over the number of recordings, and over the length of one.
 
 Usage: python benchmarks/preprocess_memory.py [N] [workers]
 """
@@ -20,23 +20,30 @@ import yaml
 from neurofm.electrodes import template_positions
 
 N_CHANNELS, SFREQ, DURATION_S = 32, 250.0, 120.0
+LENGTHS_MIN = (20, 80)
 EVERY_S = 0.02
 
 
 def main(n: int = 8, workers: int = 2) -> None:
-    """Print both peaks and their ratio."""
-    peaks = []
+    """Print peaks and their ratios."""
     with tempfile.TemporaryDirectory() as folder:
+        peaks = []
         for count in (n, 4 * n):
-            peak, seconds = measure(Path(folder) / str(count), count, workers)
+            peak, seconds = measure(Path(folder) / str(count), count, DURATION_S, workers)
             peaks.append(peak)
             print(f"{count:4d} recordings, {workers} workers: peak {peak:6.0f} MB, {seconds:.1f} s")
-    print(f"ratio {peaks[1] / peaks[0]:.2f}")
+        print(f"ratio {peaks[1] / peaks[0]:.2f}")
+        peaks = []
+        for minutes in LENGTHS_MIN:
+            peak, seconds = measure(Path(folder) / f"{minutes}min", 1, minutes * 60, 0)
+            peaks.append(peak)
+            print(f"one of {minutes:4.0f} min, no workers: peak {peak:6.0f} MB, {seconds:.1f} s")
+        print(f"ratio {peaks[1] / peaks[0]:.2f}")
 
 
-def measure(folder: Path, count: int, workers: int) -> tuple[float, float]:
+def measure(folder: Path, count: int, duration_s: float, workers: int) -> tuple[float, float]:
     """Return the peak resident megabytes of the command and its workers, and its seconds."""
-    write_recordings(folder / "raw", count)
+    write_recordings(folder / "raw", count, duration_s)
     values = {
         "dataset": "noise",
         "root": str(folder / "raw"),
@@ -61,14 +68,14 @@ def measure(folder: Path, count: int, workers: int) -> tuple[float, float]:
     return peak[0], seconds
 
 
-def write_recordings(folder: Path, count: int) -> None:
+def write_recordings(folder: Path, count: int, duration_s: float) -> None:
     """Write FIF files of noise at positions of the 10-05 system."""
     folder.mkdir(parents=True)
     names = list(template_positions())[:N_CHANNELS]
     info = mne.create_info(names, SFREQ, "eeg")
     rng = np.random.default_rng(0)
     for number in range(count):
-        signal = 2e-5 * rng.standard_normal((N_CHANNELS, int(SFREQ * DURATION_S)))
+        signal = 2e-5 * rng.standard_normal((N_CHANNELS, int(SFREQ * duration_s)))
         raw = mne.io.RawArray(signal, info, verbose="error")
         raw.save(folder / f"sub-{number:04d}_raw.fif", verbose="error")
 
