@@ -258,14 +258,15 @@ def _scan_backward(
     )
     for index, stretch in _stretches(operands, 3, back=True):
         steps, first = stretch.steps, before[index]
-        coming = grad_y[:, steps].transpose(0, 1).unflatten(-1, (n_groups, -1))
+        coming = grad_y[:, steps].transpose(0, 1).unflatten(-1, (n_groups, -1)).contiguous()
         stretch.run(first)
         carried = stretch.run_back(coming, carried)
         states, grads = stretch.states, stretch.spare
 
         # 1. What reads the state, and what drives it.
-        by_C = torch.matmul(states, coming[..., None])[..., 0]
-        by_B = torch.matmul(grads, stretch.drive[..., None])[..., 0]
+        # (a row times a matrix: the product of a matrix and a column takes a slower path)
+        by_C = torch.matmul(coming[..., None, :], states.transpose(-1, -2))[..., 0, :]
+        by_B = torch.matmul(stretch.drive[..., None, :], grads.transpose(-1, -2))[..., 0, :]
         by_drive = torch.matmul(stretch.B[..., None, :], grads)[..., 0, :]
 
         # 2. What decays it: the gradient at delta A, in place of the gradient at the state.
