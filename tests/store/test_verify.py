@@ -105,7 +105,7 @@ LEAVES = ("entities", "sensors", "events", "row")
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_whatever_metadata_say_verifying_ends_with_a_list(path, data):
