@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from neurofm.errors import unknown_name
+
 _OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 _PREFIX = re.compile(r"^(?:EEG|POL)[\s_:]+", re.IGNORECASE)
 _REFERENCE = re.compile(
@@ -188,7 +190,33 @@ def template_positions() -> dict[str, tuple[float, ...]]:
     import mne
 
     names = mne.channels.get_builtin_montages()  # MNE 1.13 renames the montage
-    name = "colin27_1005" if "colin27_1005" in names else "standard_1005"
+    return montage_positions("colin27_1005" if "colin27_1005" in names else "standard_1005")
+
+
+@cache
+def montage_positions(name: str) -> dict[str, tuple[float, ...]]:
+    """Positions of one of MNE's montages in the frame of its own fiducials, in metres.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``biosemi128`` or ``GSN-HydroCel-256``.
+
+    Returns
+    -------
+    dict
+        Electrode -> position in the head frame.
+
+    Raises
+    ------
+    ConfigError
+        If MNE has no such montage.
+    """
+    import mne
+
+    known = mne.channels.get_builtin_montages()
+    if name not in known:
+        raise unknown_name("montage", name, known)
     montage = mne.channels.make_standard_montage(name)
     info = mne.create_info(montage.ch_names, 100.0, "eeg")
     info.set_montage(montage)

@@ -12,7 +12,7 @@ import numpy as np
 from neurofm.errors import SensorError, SignalError
 from neurofm.mne_channel import on_head
 from neurofm.preprocessing.magic import Facts
-from neurofm.sensors import MEG_KINDS, Knowledge, Sensors, kind_of, sensors_from_info
+from neurofm.sensors import MEG_KINDS, Knowledge, SensorKind, Sensors, kind_of, sensors_from_info
 
 # what a file beside the recording calls the frame of its positions
 _FRAMES = {"mni": Knowledge.MNI, "scan": Knowledge.SCAN}
@@ -72,6 +72,7 @@ def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
         sensors = sensors_from_info(info, picks)
     facts.notes += _off_head_notes(info, picks, sensors)
     electric = [kind not in MEG_KINDS for kind in sensors.kind]
+    sensors = _on_template(sensors, labels, facts)
     known = sensors.known.copy()
     if facts.frame:
         known[electric & (known == Knowledge.MEASURED)] = _FRAMES[facts.frame]
@@ -101,6 +102,17 @@ def _off_head_notes(info: mne.Info, picks: list[int], sensors: Sensors) -> list[
         f"positions in the file that are on no head, not used: {names}{more}; {first['ch_name']} "
         f"is {distance:.3g} m from the middle" + (", the template's are used" if template else "")
     ]
+
+
+def _on_template(sensors: Sensors, labels: list[str], facts: Facts) -> Sensors:
+    """Put scalp electrodes that nobody has measured where the source's montage has them."""
+    position, known = sensors.position.copy(), sensors.known.copy()
+    for i, names in enumerate(zip(labels, sensors.ch_names, strict=True)):
+        place = next((facts.template[name] for name in names if name in facts.template), None)
+        measured = known[i] not in (Knowledge.ABSENT, Knowledge.TEMPLATE)
+        if place is not None and sensors.kind[i] == SensorKind.EEG and not measured:
+            position[i], known[i] = place, Knowledge.TEMPLATE
+    return sensors.evolve(position=position, known=known)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class Facts:
     frame : str
         ``mni`` or ``scan``, where such a file says that positions are in this frame and the
         reader has taken them for the head's.
+    template : dict
+        Electrode -> position in the head frame, for those that nobody has measured.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -35,6 +37,7 @@ class Facts:
     regions: dict[str, str] = field(default_factory=dict)
     reference: str = ""
     frame: str = ""
+    template: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def refuse_placeholder(path: Path, head: bytes) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from neurofm.config import Config
 from neurofm.contract import KindName
+from neurofm.electrodes import montage_positions
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.channels import ChannelType
 from neurofm.preprocessing.events import EventsConfig, companion_path
@@ -26,7 +27,7 @@ from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
 
 # what a source says that a store made before it could be said does not know of
-_LATER = ("reader", "units", "reference", "sss", "rename")
+_LATER = ("reader", "units", "reference", "sss", "rename", "montage")
 
 _Factor = Annotated[float, Field(gt=0)]
 
@@ -67,6 +68,9 @@ class SourceConfig(Config):
     rename : dict
         Name of a channel in the files -> its name, such as the electrode that was plugged into
         an amplifier's input: ``{A1: Fp1}``. All that follows goes by the new names.
+    montage : str, optional
+        MNE's name of the cap, such as ``biosemi128``: its positions are used, and marked as a
+        template, where the files have none. By default those of the 10-05 system, by name.
     channels : dict
         Channel name or glob -> type, or ``drop``: repairs what the file says.
     events : EventsConfig
@@ -90,9 +94,17 @@ class SourceConfig(Config):
     reference: str = ""
     sss: SssConfig | None = None
     rename: dict[str, str] = Field(default_factory=dict)
+    montage: str | None = None
     channels: dict[str, ChannelType] = Field(default_factory=dict)
     events: EventsConfig = EventsConfig()
     allow_unlocated: bool = False
+
+    @field_validator("montage")
+    @classmethod
+    def _is_a_cap(cls, value: str | None) -> str | None:
+        if value is not None:
+            montage_positions(value)
+        return value
 
     @field_validator("pattern")
     @classmethod

@@ -4,12 +4,15 @@ import mne
 import numpy as np
 import pytest
 from mne._fiff.constants import FIFF
+from pydantic import ValidationError
 
 from neurofm.config import parse_config
+from neurofm.electrodes import montage_positions
 from neurofm.errors import SensorError
 from neurofm.preprocessing.channels import rename_channels
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.harmonise import notes_of
+from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sources import SourceConfig
 from neurofm.sensors import Knowledge, SensorKind, sensors_from_info
@@ -259,3 +262,38 @@ def test_names_that_are_not_there_or_would_be_there_twice_are_refused(make_raw):
 def test_naming_is_remembered_and_naming_nothing_is_not():
     assert SourceConfig(rename={"A1": "Fp1"}).reading()["rename"] == {"A1": "Fp1"}
     assert "rename" not in SourceConfig().reading()
+
+
+def test_a_cap_gives_places_to_what_nobody_has_measured(make_raw):
+    raw = make_raw(names=("A1", "A2", "C3", "Fz", "L1"), types=["eeg"] * 4 + ["seeg"])
+    raw.info["chs"][1]["loc"][:3] = [0.01, 0.02, 0.09]
+    raw.info["chs"][1]["coord_frame"] = FIFF.FIFFV_COORD_HEAD
+    cap = montage_positions("biosemi128")
+    sensors = RawReader(raw, ME, facts=Facts(template=cap)).sensors
+    T, M, A = Knowledge.TEMPLATE, Knowledge.MEASURED, Knowledge.ABSENT
+    assert list(sensors.known) == [T, M, T, T, A]
+    np.testing.assert_allclose(sensors.position[[0, 2]], [cap["A1"], cap["C3"]], rtol=1e-6)
+    np.testing.assert_allclose(sensors.position[1], [0.01, 0.02, 0.09], rtol=1e-6)
+    assert "Fz" not in cap and sensors.located[3]  # the 10-05 system's, as ever
+
+
+def test_the_cap_of_a_source_reaches_the_store(tmp_path, test_data):
+    values = {
+        "dataset": "d",
+        "root": str(test_data / "formats" / "bdf"),
+        "store": str(tmp_path / "store"),
+        "contract": {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 2},
+        "sources": [{"subject": "1", "montage": "biosemi128"}],
+        "workers": 0,
+    }
+    run(parse_config(CONFIG, values, where="test"))
+    sensors = open_store(tmp_path / "store").recording("d_sub-1").sensors
+    assert set(sensors.known) == {Knowledge.TEMPLATE}
+    np.testing.assert_allclose(
+        sensors.position[0], montage_positions("biosemi128")["A1"], rtol=1e-5
+    )
+
+
+def test_a_cap_that_mne_does_not_know_is_refused_with_the_nearest_name():
+    with pytest.raises(ValidationError, match=r"unknown montage 'biosemi129'(?s:.*)'biosemi128'"):
+        SourceConfig(montage="biosemi129")
