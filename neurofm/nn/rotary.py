@@ -66,11 +66,15 @@ class Rotary(nn.Module):
         pairs : str
             Which features are turned together.
         """
+        return self.at(torch.arange(n_patches, device=like.device), like)
+
+    def at(self, when: Tensor, like: Tensor) -> Turn:
+        """Return cosines and sines for tokens at given times, in patches, shape (n,)."""
         n = self.spread_over * (self.head_width // 2)
         # float32 whatever the weights are: half precision cannot count patches times angle
         step = torch.arange(n, device=like.device, dtype=torch.float32) / n
-        index = torch.arange(n_patches, device=like.device, dtype=torch.float32)
-        angle = (index[:, None] * self.base**-step).unflatten(-1, (self.spread_over, -1))
+        angle = when.to(torch.float32)[:, None] * self.base**-step
+        angle = angle.unflatten(-1, (self.spread_over, -1))
         return angle.cos().to(like.dtype), angle.sin().to(like.dtype), self.pairs
 
 
@@ -79,8 +83,8 @@ def rotate(x: Tensor, turn: Turn | None) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor, shape (..., P, H, head_width)
-        Queries or keys.
+    x : Tensor, shape (..., P, H, at least head_width)
+        Queries or keys; features beyond those that turn stay as they are.
     turn : tuple, or None
         What `Rotary` returns; None leaves them as they are.
 
@@ -92,8 +96,13 @@ def rotate(x: Tensor, turn: Turn | None) -> Tensor:
     if turn is None:
         return x
     cos, sin, pairs = turn
+    width = 2 * cos.shape[-1]
+    still = x[..., width:]
+    x = x[..., :width]
     if pairs == "adjacent":
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+        x = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    else:
+        a, b = x.chunk(2, dim=-1)
+        x = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return torch.cat((x, still), dim=-1) if still.shape[-1] else x

@@ -6,6 +6,7 @@ from neurofm.published.barista import PUBLISHED_BARISTA
 from neurofm.published.brainomni import PUBLISHED_BRAINOMNI
 from neurofm.published.braintokenizer import PUBLISHED_BRAINTOKENIZER
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
+from neurofm.published.eegpt import PUBLISHED_EEGPT
 from neurofm.published.entry import Published
 from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
@@ -18,6 +19,7 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_BRAINOMNI,
     **PUBLISHED_BRAINTOKENIZER,
     **PUBLISHED_CBRAMOD,
+    **PUBLISHED_EEGPT,
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,
     **PUBLISHED_MAMBA,

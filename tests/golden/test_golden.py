@@ -21,7 +21,6 @@ AWAITED = {
     "Du-IN VQ-VAE",
     "Du-IN classifier",
     "Du-IN masked code prediction",
-    "EEGPT (encoder, predictor, reconstructor)",
     "EphysTokenizer",
     "LUNA",
     "MEG-GPT",

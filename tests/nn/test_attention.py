@@ -91,7 +91,9 @@ def test_the_hint_lists_the_heads_that_fit():
 
 
 def test_rotary_refuses_heads_of_an_odd_number_of_features():
-    with pytest.raises(ConfigError, match=r"pairs of features, and a head has 3\n.*n_heads so that"):
+    with pytest.raises(
+        ConfigError, match=r"pairs of features, and a head has 3\n.*n_heads so that"
+    ):
         Rotary(3)
 
 
@@ -126,3 +128,21 @@ def test_frequencies_spread_over_heads_are_those_of_one_wide_head():
     spread = rotate(x, Rotary(8, pairs="adjacent", spread_over=3)(5, x))
     wide = rotate(x.reshape(5, 1, 24), Rotary(24, pairs="adjacent")(5, x))
     torch.testing.assert_close(spread.reshape(5, 1, 24), wide)
+
+
+@pytest.mark.parametrize("pairs", ["halves", "adjacent"])
+def test_features_beyond_those_that_turn_stay(pairs):
+    x = torch.randn(5, 2, 8)
+    turn = Rotary(4, pairs=pairs)(5, x)
+    turned = rotate(x, turn)
+    torch.testing.assert_close(turned[..., 4:], x[..., 4:])
+    torch.testing.assert_close(turned[..., :4], rotate(x[..., :4], turn))
+
+
+def test_times_may_be_given_and_need_not_be_whole():
+    x = torch.randn(4, 1, 8)
+    rotary = Rotary(8)
+    cos, sin, _ = rotary.at(torch.tensor([0.0, 1.0, 2.0, 3.0]), x)
+    torch.testing.assert_close(cos, rotary(4, x)[0])
+    half = rotary.at(torch.tensor([0.5]), x)[1]
+    assert not torch.allclose(half, sin[:1]) and not torch.allclose(half, sin[1:2])
