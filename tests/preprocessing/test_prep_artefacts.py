@@ -213,6 +213,15 @@ def test_highest_peaks_are_no_limits():
     assert not scanned(signal, 1000).clipped(range(4), join=10)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_plateau_is_no_limit_if_the_signal_goes_beyond_it_later(sign):
+    signal = np.random.default_rng(0).standard_normal((1, 5000))
+    signal[0, 100:105] = signal[0, 300:305] = sign * 9.0
+    assert scanned(signal, 1000).clipped([0], join=0) == [(100, 105), (300, 305)]
+    signal[0, 4000] = sign * 9.5
+    assert not scanned(signal, 1000).clipped([0], join=0)
+
+
 def test_stretches_close_together_are_one():
     spans = scanned(clip_signal()).clipped([1], join=4000)
     assert len(spans) == 1

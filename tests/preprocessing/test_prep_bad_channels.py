@@ -12,7 +12,32 @@ from neurofm.sensors import sensors_from_info
 from neurofm.signals import Entities, Event, Recording
 
 SFREQ = 128.0
-CAP = ["Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC1", "FC2", "T7", "C3", "Cz", "C4", "T8", "CP1", "CP2", "P7", "P3", "Pz", "P4", "P8", "O1", "Oz", "O2"]
+CAP = [
+    "Fp1",
+    "Fp2",
+    "F7",
+    "F3",
+    "Fz",
+    "F4",
+    "F8",
+    "FC1",
+    "FC2",
+    "T7",
+    "C3",
+    "Cz",
+    "C4",
+    "T8",
+    "CP1",
+    "CP2",
+    "P7",
+    "P3",
+    "Pz",
+    "P4",
+    "P8",
+    "O1",
+    "Oz",
+    "O2",
+]
 
 
 def brain(names=CAP, duration_s=60.0, seed=0):
@@ -36,6 +61,9 @@ def recording_of(signal, names=CAP, kind="eeg", **changes):
         signal=signal.astype(np.float32), sfreq=SFREQ, sensors=sensors,
         entities=Entities(dataset="made", subject="1"), **changes,
     )  # fmt: skip
+
+
+CORRELATION_OFF = FindBadChannels(eeg=Limits(correlation=None))
 
 
 def found(recording, finder=None):
@@ -124,15 +152,27 @@ def test_a_criterion_can_be_switched_off(criterion):
     assert not found(recording_of(signal), FindBadChannels(eeg=off))
 
 
+def between(low_hz, high_hz, sd, n, seed=5):
+    white = np.random.default_rng(seed).standard_normal(n)
+    out = mne.filter.filter_data(white, SFREQ, low_hz, high_hz, verbose="error")
+    return sd * out / out.std()
+
+
 def test_frequencies_that_were_filtered_away_say_nothing_about_a_channel():
-    # above the band only rounding is left, which differs between channels by nothing of theirs
     signal = brain()
     made = BandPass(low_hz=1.0, high_hz=20.0)(recording_of(signal))
-    rng = np.random.default_rng(3)
-    t = np.arange(signal.shape[1]) / SFREQ
-    hum = 1e-9 * rng.random((len(CAP), 1)) ** 8 * np.sin(2 * np.pi * 45 * t)
-    hum[0] *= 1e3
-    assert not found(made.evolve(signal=(made.signal + hum).astype(np.float32)))
+    rest = made.signal.copy()
+    rest[0] += between(26, 60, 1e-6, signal.shape[1])
+    assert not found(made.evolve(signal=rest.astype(np.float32)))
+    assert found(recording_of(rest)), "were they in the band, they would"
+
+
+def test_what_is_left_in_a_notch_says_nothing_about_a_channel():
+    signal = brain()
+    signal[0] += between(20, 60, 2e-4, signal.shape[1])
+    assert found(recording_of(signal))
+    notch = {"step": "notch", "freqs_hz": list(range(20, 64, 5))}
+    assert not found(recording_of(signal, history=(notch,)), CORRELATION_OFF)
 
 
 def test_stretches_marked_bad_do_not_make_a_channel_bad():
