@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -136,7 +139,7 @@ def open_raw(
                 f"{path}: its companion file {companion.name!r} is missing",
                 hint="copy both files, or exclude the recording",
             )
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _listening() as logged:
         warnings.simplefilter("always")
         try:
             raw = reader.raw(path, facts)
@@ -152,7 +155,7 @@ def open_raw(
                 f"{path}: {reader.library} cannot read it: {type(error).__name__}: {error}",
                 hint="convert the recording with MNE or MNE-BIDS first, or exclude it",
             ) from error
-    facts.notes += _messages(caught)
+    facts.notes += _messages(caught) + list(dict.fromkeys(logged))
     if not raw.info["sfreq"] > 0:
         raise SourceError(f"{path}: the sampling rate in the header is {raw.info['sfreq']:g} Hz")
     if raw.info.get("maxshield") and sss is None:
@@ -165,6 +168,24 @@ def open_raw(
         raw, notes = sss.apply(raw, str(path))
         facts.notes += notes
     return raw, facts
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what libraries log as warnings or errors: it belongs to the file, not on a screen."""
+    logged: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = " ".join(record.getMessage().split())
+            logged.append(f"{record.name.split('.')[0]}: {text[:200]}")
+
+    ear = Ear(logging.WARNING)
+    logging.getLogger().addHandler(ear)
+    try:
+        yield logged
+    finally:
+        logging.getLogger().removeHandler(ear)
 
 
 def _messages(caught: list[warnings.WarningMessage]) -> list[str]:

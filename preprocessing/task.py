@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from neurofm.contract import SignalContract
-from neurofm.electrodes import montage_positions
 from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
 from neurofm.preprocessing.channels import rename_channels
 from neurofm.preprocessing.cleaning import CleaningConfig
@@ -24,7 +23,7 @@ from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.harmonise import dropped_channels, harmonise_file, notes_of
 from neurofm.preprocessing.mirror import fetch, release, size_of
 from neurofm.preprocessing.quality import measure_quality
-from neurofm.preprocessing.read import open_raw
+from neurofm.preprocessing.read import READER_FAILURES, open_raw
 from neurofm.preprocessing.sources import SourceConfig
 from neurofm.preprocessing.spectrum import spectra, spectra_of
 from neurofm.signals import Entities, Recording
@@ -157,21 +156,27 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     digest = _require_new(task)
     raw, facts = open_raw(task.path, task.source.reader, task.source.sss)
     facts.reference = facts.reference or task.source.reference
-    if task.source.montage:
-        facts.template = montage_positions(task.source.montage)
     rename_channels(raw, task.source.rename, str(task.path))
-    reader = RawReader(
-        raw,
-        task.entities,
-        channels=task.source.channels,
-        events=task.source.events,
-        companion=_events_file(task),
-        unit_scale=task.source.unit_scale,
-        allow_unlocated=task.source.allow_unlocated,
-        facts=facts,
-        ctf_grade=task.contract.ctf_grade,
-        bad_channels=task.cleaning.bad_channels.policy,
-    )
+    try:
+        reader = RawReader(
+            raw,
+            task.entities,
+            channels=task.source.channels,
+            events=task.source.events,
+            companion=_events_file(task),
+            unit_scale=task.source.unit_scale,
+            allow_unlocated=task.source.allow_unlocated,
+            facts=facts,
+            ctf_grade=task.contract.ctf_grade,
+            bad_channels=task.cleaning.bad_channels.policy,
+        )
+    except NeurofmError:
+        raise
+    except READER_FAILURES as error:
+        raise SourceError(
+            f"{task.path}: its header cannot be understood: {type(error).__name__}: {error}",
+            hint="the file is probably damaged; get it again, or exclude it",
+        ) from error
     details["sfreq_in"] = reader.sfreq
     folder = task.store if isinstance(task.store, Path) else None
     recording = harmonise_file(

@@ -42,7 +42,8 @@ class Misfit:
     n_channels : int
         How many channels of it there are.
     found : float
-        Robust standard deviation of its median channel, in its SI unit.
+        Robust standard deviation of its median channel, in its SI unit; of one or two
+        channels, of the less plausible.
     factor : float or None
         The power of 1000 that would make it plausible; None if none would.
     """
@@ -76,16 +77,24 @@ def misfits(amplitude: np.ndarray, sensors: Sensors) -> list[Misfit]:
     Returns
     -------
     list of Misfit
-        One for each kind whose median channel is too small or too large.
+        One for each kind whose median channel, or one of its two, is too small or too large.
     """
     found = []
     for kind, (low, high) in PLAUSIBLE.items():
         rows = sensors.of_kind(kind)
         if len(rows):
-            middle = float(np.median(amplitude[rows]))
+            middle = _typical(amplitude[rows], low, high)
             if not low <= middle <= high:
                 found.append(Misfit(kind, len(rows), middle, _factor(middle, low, high)))
     return found
+
+
+def _typical(amplitude: np.ndarray, low: float, high: float) -> float:
+    """Return the median; of two channels, which cannot outvote one, the less plausible."""
+    if len(amplitude) >= 3:
+        return float(np.median(amplitude))
+    distance = np.maximum(amplitude / high, low / np.maximum(amplitude, np.finfo(float).tiny))
+    return float(amplitude[np.argmax(distance)])
 
 
 def check_amplitude(

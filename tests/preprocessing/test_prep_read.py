@@ -9,6 +9,7 @@ import pytest
 from neurofm.errors import SourceError
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.verify import companions
+from neurofm.preprocessing.xdf import XdfReader
 
 REFUSED = {
     "truncated_mid_record.edf": "cut short: the header promises 61 records, 4 are there and a part",
@@ -217,3 +218,11 @@ def test_opening_reads_no_samples(tmp_path, test_data):
     shutil.copy(test_data / "eegmat" / "Subject00_1.edf", tmp_path / "x.edf")
     raw, _ = open_raw(tmp_path / "x.edf")
     assert isinstance(raw, mne.io.BaseRaw) and not raw.preload
+
+
+def test_what_a_library_logs_is_a_note_and_not_on_the_screen(test_data, tmp_path, capfd):
+    data = (test_data / "formats" / "xdf" / "test.xdf").read_bytes()
+    (tmp_path / "a.xdf").write_bytes(data[:200_000])
+    _, facts = open_raw(tmp_path / "a.xdf", XdfReader(unit="uV"))
+    assert any(note.startswith("pyxdf: found likely XDF file corruption") for note in facts.notes)
+    assert "corruption" not in capfd.readouterr().err

@@ -11,7 +11,7 @@ from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import harmonise, notes_of
 from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sources import SourceConfig
-from neurofm.preprocessing.units import PLAUSIBLE, check_amplitude, settle_units
+from neurofm.preprocessing.units import PLAUSIBLE, check_amplitude, misfits, settle_units
 from neurofm.sensors import sensors_from_info
 from neurofm.signals import Entities
 from neurofm.store.reader import open_store
