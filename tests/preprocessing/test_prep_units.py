@@ -11,7 +11,7 @@ from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import harmonise, notes_of
 from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sources import SourceConfig
-from neurofm.preprocessing.units import PLAUSIBLE, check_amplitude, misfits, settle_units
+from neurofm.preprocessing.units import PLAUSIBLE, check_amplitude, settle_units
 from neurofm.sensors import sensors_from_info
 from neurofm.signals import Entities
 from neurofm.store.reader import open_store
@@ -161,12 +161,3 @@ def test_units_no_longer_trusted_are_another_setting(tmp_path, write_edf, make_s
     assert "trusted" in notes_of(recording)[-1]
     with pytest.raises(SourceError, match="made with other settings: units"):
         preprocess()
-
-
-def test_of_two_channels_each_must_be_plausible():
-    """Nobody can say which of two is the outlier."""
-    sensors = sensors_from_info(mne.create_info(["Cz", "Pz"], 100.0, "eeg"))
-    assert misfits(np.array([2e-5, 3e-5]), sensors) == []
-    for wrong in (2.6, 2e-12):
-        (misfit,) = misfits(np.array([2e-5, wrong]), sensors)
-        assert misfit.found == wrong
