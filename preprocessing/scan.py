@@ -10,6 +10,8 @@ import numpy as np
 _FLAT_SHARE = 0.98
 # one that is at its smallest or largest value this often has run into the amplifier's limits
 _CLIPPED_SHARE = 0.02
+# no finite number in 32 bits, which is what recordings are kept in
+_BEYOND = float(np.finfo(np.float32).max)
 # a limit is met again and again, and for several samples: the one highest peak is no limit
 _RUN = 3
 _RUNS = 2
@@ -56,12 +58,12 @@ class Scan:
         self._last[:] = block[:, -1]
         # most stretches hold neither a new extreme nor one of the old, and are done here
         told = ~((low > self.lowest) & (high < self.highest))
-        for i in np.flatnonzero(told):
+        for i in np.flatnonzero(told).tolist():
             self._add_row(i, block[i], float(low[i]), float(high[i]))
 
     def _add_row(self, i: int, row: np.ndarray, low: float, high: float) -> None:
-        if not (np.isfinite(low) and np.isfinite(high)):
-            self._wrong[i] += np.count_nonzero(~np.isfinite(row))
+        if not (abs(low) < _BEYOND and abs(high) < _BEYOND):
+            self._wrong[i] += np.count_nonzero(~(np.abs(row) < _BEYOND))
             return
         start = self.n_times - len(row)
         if low <= self.lowest[i]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +30,7 @@ _UNITS: dict[str, Unit] = {
     "uv": "uV", "µv": "uV", "μv": "uV", "microvolt": "uV", "microvolts": "uV",
     "nv": "nV", "nanovolt": "nV", "nanovolts": "nV",
 }  # fmt: skip
+_LOST = re.compile(r"corruption|Error reading|zero-length|scanning forward|truncated", re.I)
 # channel types of the XDF meta-data that are brain sensors
 _BRAIN = ("", "eeg", "ieeg", "ecog", "seeg")
 
@@ -140,7 +143,24 @@ def _load(path: Path) -> list[dict[str, Any]]:
             f"{path}: XDF files need pyxdf, which is not installed",
             hint="pip install 'neurofm[formats]'",
         ) from None
-    streams, _ = pyxdf.load_xdf(path, verbose=False)
+    heard: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(" ".join(record.getMessage().split()))
+
+    # pyxdf goes on behind what it cannot read, and only its log tells
+    ear, log = Ear(logging.WARNING), logging.getLogger("pyxdf")
+    log.addHandler(ear)
+    try:
+        streams, _ = pyxdf.load_xdf(path, verbose=False)
+    finally:
+        log.removeHandler(ear)
+    if lost := [text for text in heard if _LOST.search(text)]:
+        raise SourceError(
+            f"{path}: cut short or damaged: {lost[0][:200]}",
+            hint="copy or download the file again",
+        )
     return list(streams)
 
 

@@ -12,9 +12,11 @@ from neurofm.config import parse_config
 from neurofm.errors import ConfigError, SourceError
 from neurofm.preprocessing.arrays import ArrayReader
 from neurofm.preprocessing.events import EventsConfig, collect_events
+from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.read import open_raw
 from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.sources import SourceConfig, discover
+from neurofm.signals import Entities
 
 NAMES = ("Fz", "Cz", "Pz")
 FIELDS = "/{subject}/{run}"
@@ -130,6 +132,16 @@ def test_one_file_may_hold_many_recordings(tmp_path, signal):
 def test_a_layout_that_is_not_the_arrays_is_refused(tmp_path, signal, make, options, message):
     with pytest.raises(SourceError, match=message):
         open_raw(save(tmp_path / "x.npy", make(signal)), reader(**options))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e60])
+def test_a_channel_with_a_number_that_is_none_is_dropped(tmp_path, signal, value):
+    signal[1, 77] = value
+    raw, facts = open_raw(save(tmp_path / "x.npy", signal), reader())
+    with np.errstate(all="ignore"):
+        recording = recording_from_raw(raw, Entities(dataset="d", subject="1"), facts=facts)
+    assert recording.sensors.ch_names == ("Fz", "Pz")
+    assert np.isfinite(recording.signal).all()
 
 
 def test_a_key_that_is_not_there_names_the_nearest(tmp_path, signal):

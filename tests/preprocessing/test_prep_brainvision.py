@@ -1,3 +1,4 @@
+import mne
 import numpy as np
 import pytest
 
@@ -57,3 +58,40 @@ def test_a_real_file_whose_header_is_wrong_is_refused(test_data):
 @pytest.mark.parametrize("name", ["formats/brainvision/test.vhdr", HFO])
 def test_real_files_whose_headers_are_right_pass(test_data, name):
     verify_brainvision(test_data / name)
+
+
+@pytest.fixture
+def recorded(tmp_path, make_raw):
+    raw = make_raw()
+    raw.set_annotations(mne.Annotations([2.0, 9.5], 0.0, ["Stimulus/S  1", "Stimulus/S  2"]))
+    mne.export.export_raw(tmp_path / "x.vhdr", raw, verbose="error")
+    return tmp_path / "x.vhdr"
+
+
+def cut(path, n_bytes):
+    data = path.with_suffix(".eeg")
+    data.write_bytes(data.read_bytes()[:-n_bytes])
+
+
+def test_a_file_cut_within_a_frame_is_refused(recorded):
+    open_raw(recorded)
+    cut(recorded, 5)
+    with pytest.raises(SourceError, match=r"cut short: 2559 samples and \d+ bytes of one more are"):
+        open_raw(recorded)
+
+
+def test_a_file_that_ends_before_its_last_marker_is_refused(recorded):
+    cut(recorded, recorded.with_suffix(".eeg").stat().st_size // 4)
+    with pytest.raises(
+        SourceError, match=r"cut short: x\.vmrk has a marker at sample 2433, 1920 sam"
+    ):
+        open_raw(recorded)
+
+
+def test_a_file_shorter_than_its_number_of_points_is_refused(recorded):
+    text = recorded.read_text(encoding="utf-8")
+    recorded.write_text(text.replace("[Common Infos]", "[Common Infos]\nDataPoints=2600"))
+    with pytest.raises(
+        SourceError, match="cut short: the header promises sample 2600, 2560 samples"
+    ):
+        open_raw(recorded)

@@ -122,6 +122,17 @@ def test_what_is_no_xdf_or_has_no_sample_is_refused(tmp_path, signal):
         open_raw(write(tmp_path / "y.xdf", empty))
 
 
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
+def test_a_file_that_was_cut_is_refused(tmp_path, signal, share):
+    times = 60 + np.arange(1000) / SFREQ
+    more = [samples(1, times + 10 * i, signal) for i in range(5)]
+    path = write(tmp_path / "x.xdf", stream(signal), *more)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(SourceError, match=r"x\.xdf: cut short or damaged"):
+        open_raw(path)
+
+
 def test_without_pyxdf_the_extra_is_named(tmp_path, signal, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyxdf", None)
     with pytest.raises(ConfigError, match=r"need pyxdf.*\n.*neurofm\[formats\]"):
