@@ -224,16 +224,16 @@ class RawReader:
         """Return what cleaning has to know of the samples as they were recorded."""
         names = self.sensors.ch_names
         shares = {names[i]: round(scan.at_limits(i), 6) for i in keep}
-        clipped = scan.clipped(
-            [i for i in keep if i not in bad], max(1, round(_JOIN_S * self.sfreq))
-        )
+        join = max(1, round(_JOIN_S * self.sfreq))
+        clipped = {names[i]: scan.clipped([i], join) for i in keep if i not in bad}
         seen = {
             "bad": {names[i]: why for i, why in bad.items() if i in keep},
             "at_limits": {name: share for name, share in shares.items() if share > _RARELY},
-            "clipped_s": [
-                [round(start / self.sfreq, 4), round(stop / self.sfreq, 4)]
-                for start, stop in clipped
-            ],
+            "clipped_s": {
+                name: [[round(at / self.sfreq, 4) for at in run] for run in runs]
+                for name, runs in clipped.items()
+                if runs
+            },
         }
         return {key: value for key, value in seen.items() if value}
 

@@ -26,11 +26,18 @@ def at_limits(recording: Recording) -> dict[str, float]:
 
 
 def clipped(recording: Recording) -> list[tuple[float, float]]:
-    """Return when some channel was at its limits as it was recorded, in seconds."""
+    """Return when some channel was at its limits as it was recorded, in seconds.
+
+    What became of a channel that was found bad is nobody's moment.
+    """
+    runs: dict[str, list[list[float]]] = {}
     for step in recording.history:
-        if "clipped_s" in step:
-            return [(float(a), float(b)) for a, b in step["clipped_s"]]
-    return []
+        runs = dict(step.get("clipped_s", runs))
+        if step.get("step") == "bad_channels":
+            for name in (*step.get("dropped", ()), *step.get("interpolated", ())):
+                runs.pop(name, None)
+    bad = marked_bad(recording)
+    return sorted((start, stop) for name in runs if name not in bad for start, stop in runs[name])
 
 
 def band_passed(recording: Recording) -> tuple[float, float, list[float]]:

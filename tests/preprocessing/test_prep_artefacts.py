@@ -84,9 +84,15 @@ def test_muscle_is_not_looked_for_where_the_band_leaves_nothing_of_it(make_recor
 
 
 def test_clipping_is_taken_from_what_reading_saw(quiet):
-    clipped = quiet.evolve({"step": "read", "clipped_s": [[10.0, 10.1], [10.3, 10.4]]})
+    clipped = quiet.evolve(
+        {"step": "read", "clipped_s": {"C3": [[10.0, 10.1]], "Cz": [[10.3, 10.4]]}}
+    )
     assert marks(clipped) == [("clipping", 9.75, 10.65)]
     assert not marks(clipped, MarkArtefacts(clipping=False))
+    for step in ({"step": "bad_channels", "dropped": {"C3": "saturated"}},
+                 {"step": "bad_channels", "interpolated": {"C3": "saturated"}},
+                 {"step": "bad_channels", "bad": {"C3": "saturated"}}):  # fmt: skip
+        assert marks(clipped.evolve(step)) == [("clipping", 10.05, 10.65)]
 
 
 def test_one_electrode_of_many_spoils_no_moment(make_recording):

@@ -212,6 +212,15 @@ def test_moments_at_the_limits_are_marked_though_filters_hide_them():
         assert made.history[-1]["share"] < 0.2
 
 
+def test_a_saturated_channel_goes_and_takes_no_moments_with_it():
+    signal = potentials()
+    signal[4] = np.clip(signal[4], -5e-6, 5e-6)
+    cleaning = CleaningConfig(artefacts=MarkArtefacts())
+    for made in both_ways(raw_of(signal), cleaning):
+        assert "at its limits for" in dropped_channels(made)["Fz"]
+        assert not made.events
+
+
 def test_group_normalisation_is_brainomnis():
     contract = CONTRACT.model_copy(update={"reference": {}, "normalisation": "group"})
     made, _ = both_ways(raw_of(potentials()), CleaningConfig(), contract)
