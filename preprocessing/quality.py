@@ -37,8 +37,8 @@ def measure_quality(recording: Recording) -> dict[str, Any]:
     extreme, repeated = np.zeros(len(sd), int), np.zeros(len(sd), int)
     last = np.full((len(sd), 1), np.nan, np.float32)
     for _, block in recording.blocks(_STRETCH):
-        extreme += np.count_nonzero(np.abs(block) > limit, axis=1)
-        repeated += np.count_nonzero(block[:, 1:] == block[:, :-1], axis=1)
+        extreme += _counted(np.abs(block) > limit)
+        repeated += _counted(block[:, 1:] == block[:, :-1])
         repeated += block[:, 0] == last[:, 0]
         last = block[:, -1:]
     good_s = sum(stop - start for start, stop in recording.good_spans())
@@ -50,6 +50,11 @@ def measure_quality(recording: Recording) -> dict[str, Any]:
         "dropped": dropped_channels(recording),
         "bad": marked_bad(recording),
     }
+
+
+def _counted(hits: np.ndarray) -> list[int]:
+    # row by row: with an axis given, numpy makes integers of every truth value first
+    return [np.count_nonzero(row) for row in hits]
 
 
 def _shares(hits: np.ndarray, of: int) -> list[float]:
