@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from neurofm.contract import SignalContract
+from neurofm.electrodes import montage_positions
 from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
 from neurofm.preprocessing.channels import rename_channels
 from neurofm.preprocessing.cleaning import CleaningConfig
@@ -156,6 +157,8 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
     digest = _require_new(task)
     raw, facts = open_raw(task.path, task.source.reader, task.source.sss)
     facts.reference = facts.reference or task.source.reference
+    if task.source.montage:
+        facts.template = montage_positions(task.source.montage)
     rename_channels(raw, task.source.rename, str(task.path))
     try:
         reader = RawReader(
