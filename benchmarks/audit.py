@@ -25,8 +25,9 @@ from neurofm.errors import SignalError
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import harmonise
 from neurofm.signals import Entities, Recording
-from neurofm.store.audit import LEAST_DEVIATIONS, LEAST_SHARE, audit
-from neurofm.store.fingerprint import BITS_PER_FREE_BIT, Fingerprint, fingerprints
+from neurofm.store.audit import audit
+from neurofm.store.fingerprint import BITS_PER_FREE_BIT, N_BITS, Fingerprint, fingerprints
+from neurofm.store.matching import LEAST_DEVIATIONS, LEAST_SHARE
 from neurofm.store.reader import open_store
 from neurofm.store.writer import commit, create_store, write_recording
 
@@ -112,13 +113,16 @@ def prints_of(path: Path) -> dict[str, Fingerprint]:
 
 def strangers(a: dict[str, Fingerprint], b: dict[str, Fingerprint]) -> tuple[np.ndarray, ...]:
     """Return the highest share and deviation of each pair of strangers, over all shifts."""
-    longest = max(len(p.bits) for p in (*a.values(), *b.values()))
+    longest = max(len(p) for p in (*a.values(), *b.values()))
     n = scipy.fft.next_fast_len(2 * longest)
     least = round(LEAST_OVERLAP_S * 4)
 
     def spectra(prints: dict[str, Fingerprint]) -> list[tuple[str, int, np.ndarray]]:
-        signs = [(name, p.bits * 2.0 - 1.0) for name, p in prints.items()]
-        return [(name, len(x), scipy.fft.rfft(x, n, axis=0)) for name, x in signs]
+        found = []
+        for name, print_ in prints.items():
+            signs = 2.0 * (print_.codes[:, None] >> np.arange(N_BITS) & 1) - 1
+            found.append((name, len(signs), scipy.fft.rfft(signs, n, axis=0)))
+        return found
 
     shares, deviations = [], []
     here, there = spectra(a), spectra(b)
@@ -130,9 +134,9 @@ def strangers(a: dict[str, Fingerprint], b: dict[str, Fingerprint]) -> tuple[np.
             overlap = np.minimum(length, lags + width) - np.maximum(0, lags)
             equal = scipy.fft.irfft((x * y.conj()).sum(axis=1), n)
             kept = overlap >= least
-            share = equal[kept] / (15 * overlap[kept])  # from -1 to 1
+            share = equal[kept] / (N_BITS * overlap[kept])  # from -1 to 1
             shares.append(0.5 + share.max() / 2)
-            free = np.sqrt(15 * overlap[kept] / BITS_PER_FREE_BIT)
+            free = np.sqrt(N_BITS * overlap[kept] / BITS_PER_FREE_BIT)
             deviations.append((share * free).max())
     return np.array(shares), np.array(deviations)
 

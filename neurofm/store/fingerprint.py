@@ -19,6 +19,7 @@ from neurofm.sensors import MEG_KINDS
 
 BAND_HZ = (2.0, 30.0)
 N_BANDS = 16
+N_BITS = N_BANDS - 1
 FRAME_S, HOP_S = 2.0, 0.25
 APART = round(FRAME_S / HOP_S)  # frames that share no sample
 SHORTEST_S = 10.0
@@ -36,14 +37,17 @@ class Fingerprint:
 
     Attributes
     ----------
-    bits : ndarray of bool, shape (n, 15)
-        A row every quarter of a second.
+    codes : ndarray of uint16, shape (n,)
+        Fifteen bits every quarter of a second.
     valid : ndarray of bool, shape (n,)
         Where there was a signal.
     """
 
-    bits: np.ndarray
+    codes: np.ndarray
     valid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.codes)
 
     def words(self) -> tuple[np.ndarray, np.ndarray]:
         """Return numbers of thirty bits, and the rows they begin at.
@@ -52,8 +56,8 @@ class Fingerprint:
         Words that come again and again tell nothing, and are left out.
         """
         rows = np.flatnonzero(self.valid[:-APART] & self.valid[APART:])
-        low = self.bits @ (1 << np.arange(self.bits.shape[1], dtype=np.int64))
-        words = low[rows] << self.bits.shape[1] | low[rows + APART]
+        codes = self.codes.astype(np.int64)
+        words = codes[rows] << N_BITS | codes[rows + APART]
         found, inverse, counts = np.unique(words, return_inverse=True, return_counts=True)
         telling = (counts <= 4)[inverse] & (words != 0) if len(found) else np.zeros(0, bool)
         return words[telling], rows[telling]
@@ -131,7 +135,9 @@ def _energy(
 def _fingerprint(energy: np.ndarray) -> Fingerprint:
     slope = np.diff(energy, axis=1)
     loud = (energy > np.log(SILENCE) + 1).all(axis=1)
-    return Fingerprint(slope[APART:] > slope[:-APART], loud[APART:] & loud[:-APART])
+    bits = slope[APART:] > slope[:-APART]
+    codes = (bits @ (1 << np.arange(N_BITS))).astype(np.uint16)
+    return Fingerprint(codes, loud[APART:] & loud[:-APART])
 
 
 def agreement(a: Fingerprint, b: Fingerprint, lag: int) -> tuple[float, float, int]:
@@ -153,7 +159,7 @@ def agreement(a: Fingerprint, b: Fingerprint, lag: int) -> tuple[float, float, i
     n_rows : int
         Rows compared.
     """
-    start, stop = max(0, lag), min(len(a.bits), lag + len(b.bits))
+    start, stop = max(0, lag), min(len(a), lag + len(b))
     if start >= stop:
         return 0.5, 0.0, 0
     here, there = slice(start, stop), slice(start - lag, stop - lag)
@@ -161,6 +167,7 @@ def agreement(a: Fingerprint, b: Fingerprint, lag: int) -> tuple[float, float, i
     n_rows = int(both.sum())
     if not n_rows:
         return 0.5, 0.0, 0
-    share = float((a.bits[here][both] == b.bits[there][both]).mean())
-    free = n_rows * a.bits.shape[1] / BITS_PER_FREE_BIT
+    unequal = int(np.bitwise_count((a.codes[here] ^ b.codes[there])[both]).sum())
+    share = 1 - unequal / (n_rows * N_BITS)
+    free = n_rows * N_BITS / BITS_PER_FREE_BIT
     return share, (share - 0.5) * 2 * free**0.5, n_rows

@@ -133,6 +133,15 @@ def test_strangers_share_half_of_their_bits():
     assert deviations.std() < 1.3  # what "a chance in 10^11" rests on
 
 
+def test_a_large_store_is_gone_through_in_parts(shelf, monkeypatch):
+    a = shelf.store("a", {f"p{i}": brain(i) for i in range(5)}, 250.0)
+    b = shelf.store("b", {f"q{i}": brain(i) for i in (4, 1)}, 250.0)
+    whole = audit(a, b).signals
+    monkeypatch.setattr("neurofm.store.matching.WORDS_AT_ONCE", 300)
+    assert audit(a, b).signals == whole
+    assert [(m.a[-1], m.b[-1]) for m in whole] == [("1", "1"), ("4", "4")]
+
+
 def test_people_shifted_in_time_within_one_signal_are_told(shelf):
     long = passed(brain(5, seconds=90), 0.5, 45, 250)
     a = shelf.store("a", {"p": long[:, : 60 * 250]}, 250.0)
@@ -240,9 +249,9 @@ def test_monotonous_signals_are_not_taken_for_copies(shelf):
 
 
 def test_nothing_overlapping_is_no_agreement():
-    some = Fingerprint(np.ones((20, 15), bool), np.ones(20, bool))
+    some = Fingerprint(np.ones(20, np.uint16), np.ones(20, bool))
     assert agreement(some, some, 20) == (0.5, 0.0, 0)
-    dead = Fingerprint(np.ones((20, 15), bool), np.zeros(20, bool))
+    dead = Fingerprint(np.ones(20, np.uint16), np.zeros(20, bool))
     assert agreement(dead, some, 0) == (0.5, 0.0, 0)
 
 
@@ -256,7 +265,7 @@ def test_a_fingerprint_does_not_depend_on_how_the_signal_is_read():
 
     (whole,) = fingerprints(read, signal.shape[1], 250.0, np.zeros(8, int))
     assert max(reads) <= 63 * 250
-    assert len(whole.bits) == 150 * 4 - 7 - 8
+    assert len(whole) == 150 * 4 - 7 - 8
     (later,) = fingerprints(lambda i, j: signal[:, 5000 + i : 5000 + j], 30000, 250.0, np.zeros(8))
     assert agreement(whole, later, 80)[0] == 1.0
 
