@@ -145,7 +145,7 @@ def batches_of(path: Path, *, counts: bool = False, aligned: bool = False) -> It
             if aligned:
                 start = int(rng.integers(PER_RECORDING)) * N_TIMES
             else:
-                start = int(rng.integers(RECORDING_S * SFREQ - N_TIMES))
+                start = int(rng.integers(int(RECORDING_S * SFREQ) - N_TIMES))
             read(ids[int(rng.integers(len(ids)))], start, out[i])
         yield out
 
@@ -261,7 +261,7 @@ def main() -> None:
         n_recordings = max(2, round(args.mb / WINDOW_MB / PER_RECORDING))
         store = make_store(folder / "store", n_recordings, args.chunk_s)
         n_windows = min(args.windows, (n_recordings * PER_RECORDING // BATCH - 8) * BATCH)
-        ways = ways_of_others(store, folder, args.peers) + ways_of_store(store.path)
+        ways = ways_of_others(store, folder, args.peers) + ways_of_store(folder / "store")
         found: dict[tuple[str, bool], list[float]] = {}
         read_into_cache(folder)
         for cold in (False, True):
