@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-NormName = Literal["layer", "rms"]
+NormName = Literal["layer", "rms", "none"]
 
 
 def build_norm(name: NormName, width: int, eps: float | None = None) -> nn.Module:
@@ -14,8 +14,8 @@ def build_norm(name: NormName, width: int, eps: float | None = None) -> nn.Modul
 
     Parameters
     ----------
-    name : "layer" or "rms"
-        Mean and variance, or the mean square alone (Zhang and Sennrich 2019).
+    name : "layer", "rms" or "none"
+        By mean and variance, by the mean square alone (Zhang and Sennrich 2019), or not at all.
     width : int
         Features of a token.
     eps : float, optional
@@ -23,4 +23,6 @@ def build_norm(name: NormName, width: int, eps: float | None = None) -> nn.Modul
     """
     if name == "layer":
         return nn.LayerNorm(width, eps=1e-5 if eps is None else eps)
+    if name == "none":
+        return nn.Identity()
     return nn.RMSNorm(width, eps=1e-6 if eps is None else eps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neurofm.published.barista import PUBLISHED_BARISTA
+from neurofm.published.bendr import PUBLISHED_BENDR
 from neurofm.published.biot import PUBLISHED_BIOT
 from neurofm.published.brainomni import PUBLISHED_BRAINOMNI
 from neurofm.published.braintokenizer import PUBLISHED_BRAINTOKENIZER
@@ -17,6 +18,7 @@ from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
     **PUBLISHED_BARISTA,
+    **PUBLISHED_BENDR,
     **PUBLISHED_BIOT,
     **PUBLISHED_BRAINOMNI,
     **PUBLISHED_BRAINTOKENIZER,
