@@ -11,7 +11,12 @@ from typing import ClassVar, Literal
 import mne
 
 from neurofm.errors import ConfigError, SourceError
-from neurofm.preprocessing.bids_tables import place_electrodes, read_reference, unit_notes
+from neurofm.preprocessing.bids_tables import (
+    length_notes,
+    place_electrodes,
+    read_reference,
+    unit_notes,
+)
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import Reader
 from neurofm.preprocessing.verify import companions
@@ -80,7 +85,7 @@ class BidsReader(Reader):
         tables = sidecars(path)
         place_electrodes(raw, tables, facts)
         facts.reference = read_reference(tables)
-        facts.notes += unit_notes(raw, tables)
+        facts.notes += unit_notes(raw, tables) + length_notes(raw, tables)
         return raw
 
 

@@ -20,6 +20,7 @@ _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
 _HEAD = ("captrak", "neuromag", "elektaneuromag")
 _TEMPLATES = ("mni", "fsaverage", "icbm", "talairach", "colin", "sptemplate")
 _LANDMARKS = {"nasion": ("NAS", "NASION"), "lpa": ("LPA",), "rpa": ("RPA",)}
+_OF_RECORDING = ("_eeg.json", "_meg.json", "_ieeg.json")
 _REGIONS = ("region", "anat", "anatomy", "location", "brainregion", "label", "atlas")
 _MICRO = str.maketrans({"μ": "u", "µ": "u"})
 
@@ -160,6 +161,20 @@ def read_reference(tables: Sequence[Path]) -> str:
             text = str(told.get("EEGReference") or told.get("iEEGReference") or "").strip()
             return "" if text.lower() in ("n/a", "unknown", "none") else text
     return ""
+
+
+def length_notes(raw: mne.io.BaseRaw, tables: Sequence[Path]) -> list[str]:
+    """Say where the sidecar tells another sampling rate or length than the file has."""
+    told = next((_json(t) for t in tables if t.name.endswith(_OF_RECORDING)), {})
+    sfreq = float(raw.info["sfreq"])
+    found = {"SamplingFrequency": (sfreq, "Hz"), "RecordingDuration": (raw.n_times / sfreq, "s")}
+    notes = []
+    for key, (value, unit) in found.items():
+        said = told.get(key)
+        # durations are often rounded, or count one sample less
+        if isinstance(said, int | float) and abs(said - value) > max(0.005 * value, 1 / sfreq):
+            notes.append(f"the sidecar's {key} is {said:g} {unit}, the file's {value:g} {unit}")
+    return notes
 
 
 def unit_notes(raw: mne.io.BaseRaw, tables: Sequence[Path]) -> list[str]:

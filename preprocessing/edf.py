@@ -123,7 +123,10 @@ def _count_records(path: Path, header: _Header, facts: Facts) -> int:
             hint=_AGAIN,
         )
     if header.n_records == -1:
-        facts.notes.append(f"the header does not say how many records there are; found {found}")
+        facts.notes.append(
+            f"the header does not say how many records there are; found {found}"
+            + (" and a part of one more, which was left out" if rest else "")
+        )
     elif found < header.n_records:
         raise SourceError(
             f"{path}: cut short: the header promises {header.n_records} records, {found} are there"

@@ -53,7 +53,8 @@ class Scan:
         self.n_times += block.shape[1]
         low, high = block.min(axis=1), block.max(axis=1)
         repeats = block[:, 1:] == block[:, :-1]
-        self._repeats += [np.count_nonzero(row) for row in repeats]
+        if np.count_nonzero(repeats):
+            self._repeats += [np.count_nonzero(row) for row in repeats]
         self._repeats += block[:, 0] == self._last
         self._last[:] = block[:, -1]
         # most stretches hold neither a new extreme nor one of the old, and are done here

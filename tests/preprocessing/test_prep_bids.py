@@ -110,6 +110,16 @@ def test_a_unit_that_differs_from_the_header_is_told(dataset):
                for n in notes_of(read(dataset)))  # fmt: skip
 
 
+def test_a_length_or_rate_that_differs_from_the_files_is_told(dataset):
+    assert not any("sidecar" in n for n in notes_of(read(dataset)))
+    told = {"SamplingFrequency": 250, "RecordingDuration": 10.0, "PowerLineFrequency": 50}
+    write_json(dataset.with_suffix(".json"), told)
+    notes = notes_of(read(dataset))
+    assert "the sidecar's SamplingFrequency is 250 Hz, the file's 256 Hz" in notes
+    write_json(dataset.with_suffix(".json"), told | {"RecordingDuration": 60})
+    assert "the sidecar's RecordingDuration is 60 s, the file's 10 s" in notes_of(read(dataset))
+
+
 def test_contacts_keep_the_frame_and_the_region_their_table_gives(tmp_path, write_edf):
     root = tmp_path / "ds"
     folder = root / "sub-1" / "ieeg"

@@ -39,6 +39,13 @@ def test_an_unknown_number_of_records_is_counted_and_told(test_data):
     assert any("does not say how many records there are; found 8" in n for n in facts.notes)
 
 
+def test_a_part_of_a_record_is_told_where_the_header_says_no_number(tmp_path, test_data):
+    path = tmp_path / "x.edf"
+    path.write_bytes((test_data / "broken" / "nrecords_minus1.edf").read_bytes()[:-100])
+    _, facts = open_raw(path)
+    assert any("found 7 and a part of one more, which was left out" in n for n in facts.notes)
+
+
 def test_a_channel_without_physical_range_is_told(test_data):
     _, facts = open_raw(test_data / "broken" / "physmin_eq_physmax.edf")
     assert facts.unusable == {"Fcz.": "physical minimum and maximum are both 0"}
@@ -220,9 +227,12 @@ def test_opening_reads_no_samples(tmp_path, test_data):
     assert isinstance(raw, mne.io.BaseRaw) and not raw.preload
 
 
-def test_what_a_library_logs_is_a_note_and_not_on_the_screen(test_data, tmp_path, capfd):
+def test_what_a_library_logs_is_told_and_not_on_the_screen(test_data, tmp_path, capfd):
+    _, facts = open_raw(test_data / "broken" / "curry_sfreq_0" / "test_sfreq_0.dap")
+    assert any("MNE: Sample distance" in note for note in facts.notes)
     data = (test_data / "formats" / "xdf" / "test.xdf").read_bytes()
     (tmp_path / "a.xdf").write_bytes(data[:200_000])
-    _, facts = open_raw(tmp_path / "a.xdf", XdfReader(unit="uV"))
-    assert any(note.startswith("pyxdf: found likely XDF file corruption") for note in facts.notes)
-    assert "corruption" not in capfd.readouterr().err
+    with pytest.raises(SourceError, match="found likely XDF file corruption"):
+        open_raw(tmp_path / "a.xdf", XdfReader(unit="uV"))
+    told = capfd.readouterr().err
+    assert "corruption" not in told and "Sample distance" not in told
