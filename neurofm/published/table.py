@@ -14,6 +14,7 @@ from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.reve import PUBLISHED_REVE
+from neurofm.published.simpleconv import PUBLISHED_SIMPLECONV
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {
@@ -28,5 +29,6 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_LABRAM,
     **PUBLISHED_MAMBA,
     **PUBLISHED_REVE,
+    **PUBLISHED_SIMPLECONV,
     **PUBLISHED_VQNSP,
 }

@@ -22,7 +22,6 @@ AWAITED = {
     "EphysTokenizer",
     "LUNA",
     "MEG-GPT",
-    "SimpleConv (brain decoder with spatial merger and subject layer)",
 }
 
 
