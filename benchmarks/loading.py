@@ -160,7 +160,7 @@ def batches_of_zarr(path: Path) -> Iterator[Any]:
     out = np.zeros((BATCH, N_CHANNELS, N_TIMES), np.float32)
     while True:
         for i in range(BATCH):
-            k, start = int(rng.integers(len(arrays))), int(rng.integers(arrays[0].shape[1] - 2000))
+            k, start = (int(rng.integers(n)) for n in (len(arrays), arrays[0].shape[1] - N_TIMES))
             np.multiply(arrays[k][:, start : start + N_TIMES], scales[k], out=out[i])
         yield out
 
@@ -280,8 +280,7 @@ def main() -> None:
 
 def show(names: list[str], found: dict[tuple[str, bool], list[float]]) -> None:
     """Print windows a second, and ratios to the memmap: medians over rounds, paired."""
-    print("windows/s; how many times the memmap behind a DataLoader with 0 and with 2 workers:")
-    print("medians of ratios within a round, lowest and highest in brackets\n")
+    print("windows/s; times the memmap behind a DataLoader, lowest and highest in brackets\n")
     print(f"{'':33}{'warm':>8}{'to 0w':>7}{'to 2w':>19}{'cold':>9}{'to 2w':>19}")
     for name in names:
         line = f"{name:33}"
