@@ -15,6 +15,7 @@ from neurofm.errors import ConfigError
 from neurofm.nn.spatial_merger import SpatialMerger
 from neurofm.published.entry import Published, Rule, constructor_values, rename
 
+BOOST = 5.0  # the original keeps layer scales divided by this, so that they learn faster
 UNKNOWN = -0.1  # both coordinates of a sensor without a position, in the original's data
 
 
@@ -293,7 +294,10 @@ def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (r"final\.2\.(\w+)", r"final.narrow.\1"),
         (r"final\.(weight|bias)", r"final.\1"),
     ]
-    return rename(original, rules)
+    found = rename(original, rules)
+    for name in [n for n in found if n.endswith(".scale")]:
+        found[name] = BOOST * found[name]
+    return found
 
 
 PUBLISHED_SIMPLECONV = {
