@@ -46,8 +46,10 @@ def spectra(
     power = np.zeros((len(sensors), length // 2 + 1))
     starts = np.unique(np.linspace(0, n_times - length, _STRETCHES).astype(int))
     for start in starts.tolist():
-        block = np.asarray(read(start, start + length), np.float64)
-        block = np.nan_to_num(block - block.mean(axis=1, keepdims=True))
+        block = np.array(read(start, start + length), np.float64)
+        # before it is read to the end, a recording may have channels that hold no numbers
+        block[~np.isfinite(block).all(axis=1)] = 0.0
+        block -= block.mean(axis=1, keepdims=True)
         power += np.abs(np.fft.rfft(block * window, axis=1)) ** 2
     power *= 2 / (len(starts) * sfreq * np.sum(window**2))
     middle, density = _bands(np.fft.rfftfreq(length, 1 / sfreq), power)
