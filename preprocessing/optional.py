@@ -26,6 +26,8 @@ from neurofm.signals import Recording
 
 # Fewer channels do not span what brain and artefact make together.
 _LEAST_CHANNELS = 8
+# and less time does not tell them apart: MNE's measures of eyes and heart need some of them
+_LEAST_S = 20.0
 
 
 class Ransac(Config):
@@ -189,7 +191,7 @@ class Ica(SpatialStep):
     seed: int = 0
 
     def operator(self, recording: Recording) -> Spatial | None:
-        """Return what takes the components out; None if none was found."""
+        """Return what takes the components out; None if none was looked for, and none found."""
         bad, sensors = marked_bad(recording), recording.sensors
         good = np.array([name not in bad for name in sensors.ch_names])
         raw: mne.io.RawArray | None = None
@@ -201,33 +203,52 @@ class Ica(SpatialStep):
             picks = np.flatnonzero(rows & good)
             if len(picks) < _LEAST_CHANNELS:
                 continue
+            if recording.duration_s < _LEAST_S:
+                notes.append(
+                    f"{recording.duration_s:.3g} s of {family} are too short for independent "
+                    "components"
+                )
+                continue
             raw = raw or _for_ica(recording)
-            ica = mne.preprocessing.ICA(
-                self.n_components, method="fastica", random_state=self.seed, max_iter=500,
-                verbose="error",
-            )  # fmt: skip
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                ica.fit(raw, picks=picks, verbose="error")
-            if any("converge" in str(warning.message) for warning in caught):
-                notes.append(f"the independent components of {family} have not converged")
-            chosen = self._chosen(ica, raw, family, sensors.ch_names)
+            ica = self._decomposed(raw, picks, family, notes)
+            chosen = [] if ica is None else self._chosen(ica, raw, family, sensors.ch_names, notes)
             if chosen:
                 removed[family] = chosen
                 matrix = _without(ica, [c["component"] for c in chosen], recording) @ matrix
-        if not removed:
+        if removed:
+            told = ", ".join(f"{len(found)} of {family}" for family, found in removed.items())
+            notes.insert(0, f"independent components removed: {told}")
+        if not notes:
             return None
-        told = ", ".join(f"{len(found)} of {family}" for family, found in removed.items())
-        step = {
-            "step": "ica",
-            "seed": self.seed,
-            "removed": removed,
-            "notes": [f"independent components removed: {told}", *notes],
-        }
+        step = {"step": "ica", "seed": self.seed, "removed": removed, "notes": notes}
         return Spatial(matrix, sensors, step)
 
+    def _decomposed(
+        self, raw: mne.io.RawArray, picks: np.ndarray, family: str, notes: list[str]
+    ) -> mne.preprocessing.ICA | None:
+        """Return the components; None, and a note, if there are none."""
+        ica = mne.preprocessing.ICA(
+            self.n_components, method="fastica", random_state=self.seed, max_iter=500,
+            verbose="error",
+        )  # fmt: skip
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                ica.fit(raw, picks=picks, verbose="error")
+        except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+            notes.append(f"no independent components of {family}: {error}")
+            return None
+        if any("converge" in str(warning.message) for warning in caught):
+            notes.append(f"the independent components of {family} have not converged")
+        return ica
+
     def _chosen(
-        self, ica: mne.preprocessing.ICA, raw: mne.io.RawArray, family: str, names: tuple[str, ...]
+        self,
+        ica: mne.preprocessing.ICA,
+        raw: mne.io.RawArray,
+        family: str,
+        names: tuple[str, ...],
+        notes: list[str],
     ) -> list[dict[str, Any]]:
         """Return components to remove, with what they look like and how much."""
         found: dict[int, dict[str, Any]] = {}
@@ -245,7 +266,10 @@ class Ica(SpatialStep):
                 verbose="error",
             ))  # fmt: skip
         if self.ecg and family == "meg" and "mag" in raw:
-            add("heart", *ica.find_bads_ecg(raw, verbose="error"))
+            try:
+                add("heart", *ica.find_bads_ecg(raw, verbose="error"))
+            except (RuntimeError, ValueError) as error:
+                notes.append(f"no heart found in {family}: {error}")
         if self.muscle and family == "eeg":
             add("muscle", *ica.find_bads_muscle(raw, verbose="error"))
         return list(found.values())[: self.most_components]

@@ -125,6 +125,15 @@ def test_ica_that_finds_nothing_changes_nothing():
     assert Ica(eog=("E1",))(recording) is recording
 
 
+def test_ica_says_where_there_is_nothing_to_decompose():
+    short = Ica()(recording_of(brain(10.0)))
+    assert short.history[-1]["notes"] == ["10 s of eeg are too short for independent components"]
+    np.testing.assert_allclose(short.signal, recording_of(brain(10.0)).signal)
+    one = np.tile(brain()[:1], (20, 1))  # all channels alike: one component
+    made = Ica()(recording_of(100 * one))
+    assert made.history[-1]["notes"][0].startswith("no independent components of eeg: ")
+
+
 def test_ransac_finds_what_others_do_not_predict():
     signal = brain()
     signal[CAP.index("Pz")] = 15e-6 * np.random.default_rng(3).standard_normal(signal.shape[1])
