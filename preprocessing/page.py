@@ -158,7 +158,9 @@ def _pooled(
 
 def _spectrum(item: Mapping[str, Any], when: str, kind: str) -> dict[str, list[float]] | None:
     spectrum = item["quality"].get("spectrum", {}).get(when, {}).get(kind)
-    return dict(spectrum) if spectrum else None
+    if not spectrum or any(None in row for row in spectrum.values()):
+        return None
+    return dict(spectrum)
 
 
 def _amplitudes(item: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -80,6 +80,8 @@ def _bands(hz: np.ndarray, power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(hz: np.ndarray, density: np.ndarray) -> dict[str, list[float]]:
+    # damaged samples make no density at all
+    density = np.where(np.isfinite(density), density, 0.0)
     low, median, high = np.quantile(density, [0.1, 0.5, 0.9], axis=0)
     values = {"hz": hz, "low": low, "median": median, "high": high}
     return {name: [float(f"{v:.3g}") for v in row] for name, row in values.items()}

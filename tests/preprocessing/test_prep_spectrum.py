@@ -20,3 +20,16 @@ def test_samples_that_are_no_numbers_leave_spectra_finite(make_recording, make_s
     clean = spectra_of(recording)["eeg"]
     assert np.isfinite(list(found.values())).all()
     np.testing.assert_allclose(found["high"], clean["high"], rtol=0.5)
+
+
+def test_damaged_samples_leave_numbers(make_recording):
+    sensors = make_recording().sensors
+
+    def read(start, stop):
+        block = np.random.default_rng(start).standard_normal((8, stop - start))
+        block[0, 0], block[1, 1], block[2, 2] = np.nan, np.inf, 1e300
+        return block
+
+    with np.errstate(all="ignore"):
+        spectrum = spectra(read, 10_000, 256.0, sensors)["eeg"]
+    assert np.isfinite([spectrum[name] for name in ("low", "median", "high")]).all()
