@@ -33,7 +33,7 @@ REPAIRED = {
 }
 # outside broken/, and refused with good reason
 AS_BAD = {
-    "formats/edf_edge/test_uneven_samp.edf": "eeg amplitude is 2.6 V",
+    "formats/edf_edge/test_uneven_samp.edf": "look like uV declared as V",
     "formats/edf_edge/duplicate_channel_labels.edf": "channel names occur more than once: F1",
     "bids/tiny_bids/sub-01/ses-eeg/eeg/sub-01_ses-eeg_task-rest_eeg.vhdr": (
         "holds INT_16, but its samples are 32-bit floats"
