@@ -20,7 +20,7 @@ import yaml
 from neurofm.electrodes import template_positions
 
 N_CHANNELS, SFREQ, DURATION_S = 32, 250.0, 120.0
-LENGTHS_MIN = (20, 80)
+LENGTHS_MIN = (60, 240)  # what is filtered of either does not stay in memory
 EVERY_S = 0.02
 
 
@@ -48,7 +48,7 @@ def measure(folder: Path, count: int, duration_s: float, workers: int) -> tuple[
         "dataset": "noise",
         "root": str(folder / "raw"),
         "store": str(folder / "store"),
-        "contract": {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 4.0},
+        "contract": {"sfreq": SFREQ, "band_hz": [0.5, 45], "window_s": 4.0},
         "sources": [{}],
         "workers": workers,
     }

@@ -204,8 +204,16 @@ def robust_sd(signal: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (C,)
         One value a row.
     """
+    # what lies in a file remembers what has been measured of it
+    remembered: dict[str, np.ndarray] = getattr(signal, "remembered", {})
+    if "robust_sd" not in remembered:
+        remembered["robust_sd"] = _robust_sd(thinned(signal))
+    return remembered["robust_sd"].copy()
+
+
+def _robust_sd(samples: np.ndarray) -> np.ndarray:
     # sorting whole rows is four times as fast as numpy's percentile; what is not a number is last
-    rows = np.sort(thinned(signal), axis=1)
+    rows = np.sort(samples, axis=1)
     at = np.array([0.25, 0.75]) * (rows.shape[1] - 1)
     below = at.astype(int)
     above = np.minimum(below + 1, rows.shape[1] - 1)

@@ -174,6 +174,7 @@ class MixedSignal:
         self.shape = (len(spatial.sensors), int(base.shape[1]))
         self.ndim = 2
         self.dtype = base.dtype
+        self.remembered: dict[str, np.ndarray] = {}
         self._thin: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""A signal in a file without a name: what is being made of a recording, however long it is."""
+"""What is being made of a recording: in a file without a name where it is long."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from neurofm.errors import StoreError
 
 # Samples of all channels read at a time where a stride is asked for.
 _STRETCH = 65_536
+# Bytes up to which a signal stays in memory: what a recording of half an hour needs, and little
+# beside what a process that filters has imported and holds.
+_IN_MEMORY = 100_000_000
 
 
 class SpilledSignal:
-    """An array (C, T) of float32 on disk, written once and read a stretch at a time.
+    """An array (C, T) of float32, written once and read a stretch at a time.
 
-    The file has no name from the beginning: whatever becomes of the process, nothing stays
-    behind. It slices like an array; what comes out is in memory.
+    Up to 100 MB it is in memory, and on disk beyond. The file has no name from the beginning:
+    whatever becomes of the process, nothing stays behind. It slices like an array; what comes
+    out is in memory.
 
     Parameters
     ----------
@@ -40,7 +44,12 @@ class SpilledSignal:
     def __init__(self, shape: tuple[int, int], folder: Path | None = None):
         self.shape = shape
         self._folder = folder or Path(tempfile.gettempdir())
+        self.remembered: dict[str, np.ndarray] = {}
         self._thin: tuple[int, np.ndarray] | None = None
+        small = shape[0] * shape[1] * 4 <= _IN_MEMORY
+        self._array = np.full(shape, np.nan, np.float32) if small else None
+        if small:
+            return
         try:
             self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -54,8 +63,12 @@ class SpilledSignal:
         StoreError
             If the disk is full.
         """
-        block = np.ascontiguousarray(block, np.float32)
         self._thin = None
+        self.remembered.clear()
+        if self._array is not None:
+            self._array[:, start : start + block.shape[1]] = block
+            return
+        block = np.ascontiguousarray(block, np.float32)
         try:
             for row, samples in enumerate(block):
                 self._put(memoryview(samples).cast("B"), self._at(row, start))
@@ -89,6 +102,8 @@ class SpilledSignal:
         return self._thin[1]
 
     def _read(self, start: int, stop: int) -> np.ndarray:
+        if self._array is not None:
+            return self._array[:, start : max(start, stop)]
         out = np.empty((self.shape[0], max(0, stop - start)), np.float32)
         for row in range(len(out) if out.size else 0):
             view = memoryview(out[row]).cast("B")

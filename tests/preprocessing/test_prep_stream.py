@@ -8,8 +8,9 @@ import mne
 import numpy as np
 import pytest
 
-from neurofm.contract import SignalContract
+from neurofm.contract import SignalContract, robust_sd
 from neurofm.errors import SignalError, SourceError, StoreError
+from neurofm.preprocessing import spill
 from neurofm.preprocessing.direct import direct_reader
 from neurofm.preprocessing.from_mne import RawReader, recording_from_raw
 from neurofm.preprocessing.harmonise import harmonise, harmonise_file
@@ -118,7 +119,7 @@ def test_real_interleaved_files_are_read_directly(test_data, name):
 
 
 @pytest.mark.parametrize("kind", ["brainvision", "fif", "edf"])
-def test_by_blocks_or_in_memory_is_the_same(tmp_path, counts, contract, write_edf, kind):
+def test_by_blocks_or_in_memory_is_the_same(on_disk, tmp_path, counts, contract, write_edf, kind):
     counts[3, :] = 7.0  # not connected
     if kind == "brainvision":
         path = write_brainvision(tmp_path / "a", counts)
@@ -165,7 +166,7 @@ def test_a_recording_without_any_signal_is_refused(make_raw, contract, tmp_path)
         harmonise_file(RawReader(raw, ME), contract, tmp_path)
 
 
-def test_memory_does_not_grow_with_length(make_raw, contract, tmp_path):
+def test_memory_does_not_grow_with_length(make_raw, contract, tmp_path, on_disk):
     peaks = []
     for minutes in (20, 60):
         reader = RawReader(make_raw(duration_s=minutes * 60.0, sfreq=250.0), ME)
@@ -184,7 +185,15 @@ def test_memory_does_not_grow_with_length(make_raw, contract, tmp_path):
 # The spilled signal
 
 
-def test_a_spilled_signal_slices_as_an_array(tmp_path):
+@pytest.fixture
+def on_disk(monkeypatch):
+    """However small a signal is, it goes to disk."""
+    monkeypatch.setattr(spill, "_IN_MEMORY", 0)
+
+
+@pytest.mark.parametrize("in_memory", [0, 1_000_000])
+def test_a_spilled_signal_slices_as_an_array(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(spill, "_IN_MEMORY", in_memory)
     array = np.random.default_rng(0).standard_normal((5, 3001)).astype(np.float32)
     spilled = SpilledSignal(array.shape, tmp_path)
     for start in range(0, 3001, 700):
@@ -197,7 +206,19 @@ def test_a_spilled_signal_slices_as_an_array(tmp_path):
     np.testing.assert_array_equal(np.asarray(spilled), array)
 
 
-def test_a_strided_look_is_renewed_by_writing(tmp_path):
+@pytest.mark.parametrize("in_memory", [0, 1_000_000])
+def test_what_was_measured_is_measured_again_after_writing(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(spill, "_IN_MEMORY", in_memory)
+    noise = np.random.default_rng(0).standard_normal((2, 1000))
+    spilled = SpilledSignal((2, 1000), tmp_path)
+    spilled.write(0, noise)
+    before = robust_sd(spilled)
+    np.testing.assert_array_equal(before, robust_sd(noise.astype(np.float32)))
+    spilled.write(0, 3 * noise)
+    np.testing.assert_allclose(robust_sd(spilled), 3 * before, rtol=1e-6)
+
+
+def test_a_strided_look_is_renewed_by_writing(tmp_path, on_disk):
     spilled = SpilledSignal((1, 100), tmp_path)
     spilled.write(0, np.zeros((1, 100)))
     assert not spilled[:, ::10].any()
@@ -205,13 +226,13 @@ def test_a_strided_look_is_renewed_by_writing(tmp_path):
     assert spilled[:, ::10].all()
 
 
-def test_nothing_is_left_behind_and_nothing_has_a_name(tmp_path):
+def test_nothing_is_left_behind_and_nothing_has_a_name(tmp_path, on_disk):
     spilled = SpilledSignal((2, 100), tmp_path)
     spilled.write(0, np.ones((2, 100)))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_reported_with_what_was_needed(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_what_was_needed(tmp_path, monkeypatch, on_disk):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -221,12 +242,12 @@ def test_a_full_disk_is_reported_with_what_was_needed(tmp_path, monkeypatch):
         spilled.write(0, np.ones((10, 5)))
 
 
-def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path, on_disk):
     with pytest.raises(StoreError, match="no room for"):
         SpilledSignal((2, 5), tmp_path / "missing")
 
 
-def test_samples_never_written_are_not_made_up(tmp_path):
+def test_samples_never_written_are_not_made_up(tmp_path, on_disk):
     spilled = SpilledSignal((2, 100), tmp_path)
     spilled.write(0, np.ones((2, 50)))
     with pytest.raises(StoreError, match="a part of the filtered samples is missing"):
