@@ -54,7 +54,7 @@ def measure_quality(recording: Recording) -> dict[str, Any]:
 
 def _counted(hits: np.ndarray) -> list[int] | int:
     # row by row: with an axis given, numpy makes integers of every truth value first
-    return [np.count_nonzero(row) for row in hits] if np.count_nonzero(hits) else 0
+    return [int(np.count_nonzero(row)) for row in hits] if np.count_nonzero(hits) else 0
 
 
 def _shares(hits: np.ndarray, of: int) -> list[float]:
