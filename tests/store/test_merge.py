@@ -11,9 +11,11 @@ import pytest
 import zarr
 
 from neurofm.errors import ContractError, StoreError
+from neurofm.signals import Event
 from neurofm.store.merge import merge
 from neurofm.store.reader import open_store
 from neurofm.store.staging import recordings_in
+from neurofm.store.writer import commit, create_store, write_recording
 
 
 def ids(path):
@@ -106,6 +108,25 @@ def test_one_id_for_different_samples_is_refused_before_anything_is_written(tmp_
     with pytest.raises(StoreError, match="d_sub-anna in"):
         merge([b], a)
     assert ids(a) == ["d_sub-anna", "d_sub-bert"]
+
+
+def put_anna(path, maker, **changes):
+    create_store(path, maker.contract)
+    recording = maker.recording("anna").evolve(**changes)
+    commit(path, [write_recording(path, recording, quality={}, provenance={})])
+    return path
+
+
+def test_what_differs_in_samples_or_in_events_only_is_not_the_same(tmp_path, maker):
+    a = put_anna(tmp_path / "a", maker)
+    turned = put_anna(tmp_path / "b", maker, signal=-maker.recording("anna").signal)
+    metadata = "recordings/d_sub-anna/signal/zarr.json"
+    assert (a / metadata).read_bytes() == (turned / metadata).read_bytes()
+    event = Event(onset_s=1.0, duration_s=0.0, description="x")
+    marked = put_anna(tmp_path / "c", maker, events=(event,))
+    for other in (turned, marked):
+        with pytest.raises(StoreError, match="stand for different recordings: d_sub-anna"):
+            merge([a, other], tmp_path / "d")
 
 
 def test_stores_of_different_contracts_are_refused(two, tmp_path, maker):

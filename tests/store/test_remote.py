@@ -216,6 +216,15 @@ def test_a_place_is_pickled_as_its_url_and_options():
     assert place != RemotePath("s3://bucket/a", endpoint_url="http://y")
 
 
+def test_what_another_process_wrote_is_listed(bucket):
+    place = bucket[0] / "place"
+    (place / "one").write_bytes(b"1")
+    assert set(place.files()) == {"one"}
+    other = RemotePath(str(place), default_block_size=2**23, **place._options)
+    (other / "two").write_bytes(b"22")
+    assert place.files() == {"one": 1, "two": 2}
+
+
 def test_a_recording_whose_upload_died_is_invisible_and_can_be_written_again(
     bucket, maker, monkeypatch
 ):
