@@ -88,7 +88,7 @@ def time_encoder(
         {
             "width": width,
             "tokenizer": {"name": "linear_patch", "patch_s": 1.0},
-            "backbone": {"depth": 4, "n_heads": 4, "attention": attention},
+            "backbone": {"name": "transformer", "depth": 4, "n_heads": 4, "attention": attention},
         }
     )
     encoder = config.build(CONTRACT).to(device)

@@ -235,7 +235,7 @@ def test_embed_batch_leaves_modes_as_they_were_and_needs_no_gradient(loaded):
     windows = windows_of(brown_raw(), CONTRACT)
     batch = next(windows.batches(3))
     encoder = EncoderConfig.model_validate(
-        {"width": 16, "backbone": {"depth": 1, "n_heads": 2, "dropout": 0.5}}
+        {"width": 16, "backbone": {"name": "transformer", "depth": 1, "n_heads": 2, "dropout": 0.5}}
     ).build(CONTRACT)
     encoder.train()
     encoder.tokenizer.eval()
