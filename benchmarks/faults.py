@@ -4,12 +4,13 @@ Every batch is one run over damaged copies of a small recording of each format. 
 end; every file must have a row; what is kept must be finite, verified, and of the size that the
 undamaged recording has.
 
-Usage: python benchmarks/faults.py DATA [N] [SEED]
+Usage: python benchmarks/faults.py [DATA] [N] [SEED]; DATA is NEUROFM_TEST_DATA by default
 """
 
 from __future__ import annotations
 
 import collections
+import os
 import resource
 import shutil
 import sys
@@ -66,8 +67,12 @@ class Count:
     workers: int = 2
 
 
-def main(data: str, n: int = 5000, seed: int = 0) -> None:
+def main(data: str = "", n: int = 1000, seed: int = 0) -> None:
     """Print a table by format, and every fault."""
+    data = data or os.environ.get("NEUROFM_TEST_DATA", "")
+    if not (Path(data) / "MANIFEST.md").is_file():
+        print("no real recordings to damage: say where they are, or set NEUROFM_TEST_DATA")
+        return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         count = damage(Path(data), Path(folder), n, seed)
@@ -213,4 +218,4 @@ def table(count: Count) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(*sys.argv[1:2], *map(int, sys.argv[2:]))
