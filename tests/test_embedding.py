@@ -22,7 +22,11 @@ NAMES = ("Fz", "Cz", "Pz", "C3", "C4", "Oz")
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     torch.manual_seed(0)
-    values = {"width": 32, "tokenizer": {"name": "linear_patch"}, "backbone": {"depth": 1}}
+    values = {
+        "width": 32,
+        "tokenizer": {"name": "linear_patch"},
+        "backbone": {"name": "transformer", "depth": 1},
+    }
     encoder = EncoderConfig.model_validate(values).build(CONTRACT)
     path = tmp_path_factory.mktemp("checkpoint") / "model"
     return checkpoint.load(checkpoint.save(path, encoder, contract=CONTRACT, provenance={}))
