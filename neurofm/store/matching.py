@@ -22,7 +22,7 @@ from neurofm.store.fingerprint import (
 from neurofm.store.reader import Store
 
 # benchmarks/audit.py on real recordings: copies that were resampled, filtered, re-referenced,
-# rounded or cut share 0.89 of the bits or more, 0.76 where half of the channels were dropped.
+# rounded or cut share 0.89 of the bits or more, 0.72 where half of the channels were dropped.
 # Strangers reach 0.64 and 5.5 deviations, at the best of all shifts of 5700 pairs.
 LEAST_SHARE = 0.7
 LEAST_DEVIATIONS = 7.0  # one chance in 10^11 for each place compared
