@@ -1,5 +1,6 @@
 """Datasets of MOABB by name, and MNE objects."""
 
+import struct
 import sys
 
 import mne
@@ -168,6 +169,17 @@ def test_two_objects_of_one_name_are_refused(tmp_path, make_raw):
         found_in_memory([], tmp_path, SourceConfig())
 
 
+def told_of_writing(data):
+    """Return what the tags of a FIF file say of the machine and the time it was written at."""
+    found, at = set(), 0
+    while at >= 0:
+        _, kind, size, following = struct.unpack(">iiii", data[at : at + 16])
+        if kind == 31:
+            found.add(data[at + 20 : at + 36])
+        at = following if following else at + 16 + size
+    return found
+
+
 @pytest.mark.parametrize("dated", [False, True])
 def test_the_same_object_gives_the_same_bytes(tmp_path, make_raw, dated, monkeypatch):
     raw = make_raw(first_samp=300)
@@ -178,5 +190,6 @@ def test_the_same_object_gives_the_same_bytes(tmp_path, make_raw, dated, monkeyp
     write_fif(raw, tmp_path / "b_raw.fif")
     a, b = ((tmp_path / f"{n}_raw.fif").read_bytes() for n in "ab")
     assert a == b
+    assert told_of_writing(a) == {bytes(16)}
     again = mne.io.read_raw_fif(tmp_path / "a_raw.fif", verbose="error")
     np.testing.assert_array_equal(again.get_data(), raw.get_data())
