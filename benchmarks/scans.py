@@ -7,6 +7,7 @@ plain loop.
 
     python benchmarks/scans.py                 the comparison at 1024 steps, ours up to 16384
     python benchmarks/scans.py --length 4096   the comparison at another length (minutes)
+    python benchmarks/scans.py --cpu --threads 1   on a machine that others use too
 """
 
 from __future__ import annotations
@@ -182,15 +183,18 @@ def operands(name: str, length: int) -> list[Tensor]:
     return [value.requires_grad_() for value in values]
 
 
+clock = time.perf_counter
+
+
 def once(scan: Scan, values: list[Tensor]) -> tuple[float, float]:
     """Return seconds of forward, and of forward + backward."""
     for value in values:
         value.grad = None
-    start = time.perf_counter()
+    start = clock()
     y = scan(*values)
-    middle = time.perf_counter()
+    middle = clock()
     y.sum().backward()
-    return middle - start, time.perf_counter() - start
+    return middle - start, clock() - start
 
 
 def take_turns(names: list[str], length: int, rounds: int) -> dict[str, tuple[float, float]]:
@@ -294,8 +298,13 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--cpu", action="store_true", help="time of this process alone, where others are at work"
+    )
     parser.add_argument("--memory-of", choices=SCANS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    global clock
+    clock = time.process_time if args.cpu else time.perf_counter
     torch.set_num_threads(args.threads)
     if args.memory_of:
         grow(args.memory_of, args.length)

@@ -149,9 +149,13 @@ class _Stretch:
         self.dt = self.chunks(dt).unflatten(-1, (n_groups, -1)).permute(0, 1, 3, 2, 4)
         self.B, self.C = (self.chunks(t).transpose(2, 3) for t in (B, C))  # (B, K, G, T, N)
         self.driven = self.x * self.dt[..., None]  # (B, K, G, T, R, P)
-        self.total = (self.dt * self.A[:, None]).cumsum(3)  # (B, K, G, T, R)
-        self.since = self.total.exp()  # decay since the chunk began
-        self.until = (self.total[:, :, :, -1:] - self.total).exp()  # decay until it ends
+        # summed in double precision: differences of large totals would keep few digits
+        double = torch.float64 if x.device.type != "mps" else x.dtype  # which has none
+        total = (self.dt.to(double) * self.A[:, None]).cumsum(3)  # (B, K, G, T, R)
+        self.since = total.exp().to(x.dtype)  # decay since the chunk began
+        self.until = (total[:, :, :, -1:] - total).exp().to(x.dtype)  # decay until it ends
+        self.total = total.to(x.dtype)
+        self.rest = None if x.dtype == total.dtype else (total - self.total).to(x.dtype)
 
     def chunks(self, value: Tensor) -> Tensor:
         """Cut (B, L, ...) to this stretch in chunks, (B, K, T, ...), with zeros at the end.
@@ -173,7 +177,11 @@ class _Stretch:
         """Return the decay from step j to step i of a chunk, (B, K, G, R, i, j)."""
         total = self.total.transpose(-1, -2)
         later = torch.ones(self.chunk, self.chunk, dtype=torch.bool, device=total.device).triu(1)
-        return (total[..., :, None] - total[..., None, :]).masked_fill_(later, -torch.inf).exp_()
+        between = total[..., :, None] - total[..., None, :]
+        if self.rest is not None:  # what single precision left of the totals, both ends at once
+            rest = self.rest.transpose(-1, -2)
+            between += rest[..., :, None] - rest[..., None, :]
+        return between.masked_fill_(later, -torch.inf).exp_()
 
     def run(self, state: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the state before each chunk and the last, each (B, G, N, R P), and decays.

@@ -5,8 +5,8 @@ operation, ``weights.safetensors``. An adapter, ``adapters/<model>.py``, says ho
 
 MODELS : tuple of str
     ``fixture.json["model"]`` of the fixtures it is for.
-PARTS : tuple of str
-    Parts used, for the table; only where PUBLISHED has no entry (bare operations).
+PARTS : dict of str to tuple of str
+    Parts used, by model, for the table; only where PUBLISHED has no entry (bare operations).
 OMITTED : dict of str to str, optional
     Regular expressions of ``mid.*`` tensors that our part has no counterpart of, with the reason.
 run(entry, fixture, weights, inputs) -> dict of str to Tensor
@@ -110,7 +110,7 @@ def compare(folder, adapter):
                 errors[name] = error
                 if not error[1] <= 1:
                     problems.append(f"{name} differs by {error[0]:.2g}, {error[1]:.2g} x tolerated")
-    parts = entry.parts if entry else adapter.PARTS
+    parts = entry.parts if entry else adapter.PARTS[fixture["model"]]
     return Comparison(
         folder.name,
         fixture["model"],

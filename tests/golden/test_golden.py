@@ -63,7 +63,7 @@ def test_every_published_model_is_compared():
 class Echo:
     """An adapter that answers what it is told to."""
 
-    PARTS = ("none",)
+    PARTS = {"echo": ("none",)}
     OMITTED = {r"mid\.hidden": "fused away"}
 
     def __init__(self, **answers):

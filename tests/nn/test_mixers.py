@@ -5,6 +5,7 @@ import torch
 
 from neurofm.config import parse_config
 from neurofm.errors import ConfigError
+from neurofm.nn.causal_conv import CausalConv
 from neurofm.nn.mamba1 import Mamba1Config
 from neurofm.nn.mamba2 import Mamba2Config
 
@@ -26,6 +27,17 @@ def build(name, width=16):
 
 def tokens(n_steps=37, width=16):
     return torch.randn(2, n_steps, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_causal_convolution_sees_this_step_and_those_before_it():
+    conv = CausalConv(2, 3)
+    x = torch.randn(1, 2, 9, generator=torch.Generator().manual_seed(1))
+    y, last = conv.run(x)
+    weight, bias = conv.weight[:, 0], conv.bias
+    expected = (weight * x[0, :, 2:5]).sum(-1) + bias  # of steps 2, 3 and 4, at step 4
+    torch.testing.assert_close(y[0, :, 4], expected)
+    torch.testing.assert_close(y[0, :, 0], weight[:, 2] * x[0, :, 0] + bias)
+    torch.testing.assert_close(last, x[..., -3:])
 
 
 @every_mixer

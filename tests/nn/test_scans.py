@@ -163,6 +163,15 @@ def test_slow_and_fast_decay_neither_overflow_nor_lose_gradients(rate):
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-3)
 
 
+def test_a_sudden_reset_costs_the_chunked_scan_no_digits_later():
+    x, dt, A, B, C, state = (t.float() for t in head_operands(1, 2, 128, 3, 1, 2))
+    dt = dt * 0.01
+    dt[:, ::32] = 1e4  # the sums of a chunk are in the thousands from its first step on
+    y, _ = ssd_scan(x, dt, A, B, C, state=state)
+    exact, _ = ssd_scan(*(t.double() for t in (x, dt, A, B, C)), state=state.double())
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.abs().max()))
+
+
 def test_a_step_of_size_zero_leaves_the_state_as_it_is():
     x, dt, A, B, C, state = head_operands(1, 2, 30, 3, 1, 2)
     dt[:, 10:] = 0

@@ -73,7 +73,7 @@ def test_the_last_group_may_be_short_and_counts_what_it_has():
 
 def test_channels_that_are_padding_never_share_a_token_with_others():
     batch = make_row(6)
-    present = torch.tensor([[True, False, True, True, False, True]])
+    present = torch.tensor([[True, False, True, False, False, True]])
     signal = batch.signal.masked_fill(~present[..., None], float("nan"))
     padded = build()(replace(batch, present=present, signal=signal))
     here = present[0].nonzero()[:, 0]

@@ -6,7 +6,7 @@ from neurofm.nn.ssd import ssd_scan
 SELECTIVE = "selective scan (Mamba v1 operation)"
 SSD = "SSD chunked scan (Mamba-2 operation)"
 MODELS = (SELECTIVE, SSD)
-PARTS = ("nn.selective_scan", "nn.ssd")
+PARTS = {SELECTIVE: ("nn.selective_scan",), SSD: ("nn.ssd",)}
 
 
 def run(entry, fixture, weights, inputs):
