@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -18,9 +19,11 @@ from neurofm.encoder import Encoder
 from neurofm.errors import ConfigError, SignalError, unknown_name
 from neurofm.nn.pool import MeanPool
 from neurofm.preprocessing.from_mne import recording_from_raw
-from neurofm.preprocessing.harmonise import harmonise
+from neurofm.preprocessing.harmonise import dropped_channels, harmonise
 from neurofm.sensors import SensorKind, Sensors, brain_picks
 from neurofm.signals import Batch, Entities, Event, Recording
+
+_log = logging.getLogger("neurofm")
 
 Source: TypeAlias = mne.io.BaseRaw | mne.BaseEpochs | Recording
 
@@ -196,7 +199,7 @@ def windows_of(
 
 
 def _tiled(recording: Recording, contract: SignalContract) -> Windows:
-    recording = harmonise(recording, contract)
+    recording = _harmonised(recording, contract)
     n = contract.n_times
     starts = np.arange(recording.n_times // n) * n
     return _cut(recording, contract, starts)
@@ -224,9 +227,18 @@ def _from_epochs(
     # edges, which no filter crosses
     cuts = (Event(onset_s=k * n / sfreq, duration_s=0.0, description="EDGE epoch")
             for k in range(1, len(data)))  # fmt: skip
-    recording = harmonise(recording.evolve(events=tuple(cuts)), contract)
+    recording = _harmonised(recording.evolve(events=tuple(cuts)), contract)
     starts = np.ceil(np.arange(len(data)) * n * (contract.sfreq / sfreq) - 1e-6).astype(int)
     return _cut(recording, contract, starts)
+
+
+def _harmonised(recording: Recording, contract: SignalContract) -> Recording:
+    """Apply the contract, and say which channels had no part in it."""
+    recording = harmonise(recording, contract)
+    if dropped := dropped_channels(recording):
+        reasons = "; ".join(f"{name}: {why}" for name, why in dropped.items())
+        _log.warning("%s: channels left out: %s", recording.recording_id, reasons)
+    return recording
 
 
 def _cut(recording: Recording, contract: SignalContract, starts: np.ndarray) -> Windows:

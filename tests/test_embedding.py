@@ -7,7 +7,7 @@ import torch
 
 from neurofm import checkpoint
 from neurofm.contract import SignalContract
-from neurofm.embedding import embed_batch, make_batch, windows_of
+from neurofm.embedding import _cut, embed_batch, make_batch, windows_of
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import ConfigError, SensorError, SignalError
 from neurofm.nn.pool import AttentionPool, MeanPool
@@ -218,17 +218,25 @@ def test_an_unknown_pool_and_an_empty_batch_are_refused(loaded):
         loaded.embed(brown_raw(), batch_size=0)
 
 
-def test_a_channel_that_is_silent_most_of_the_time_is_named(loaded):
+def test_a_dead_channel_is_left_out_and_named(loaded, caplog):
+    raw = brown_raw()
+    dead = raw.get_data()
+    dead[2] = 1e-6
+    rest = loaded.embed(raw.copy().drop_channels("Pz"))
+    caplog.clear()
+    found = loaded.embed(mne.io.RawArray(dead, raw.info, verbose="error"))
+    assert "channels left out: Pz: constant" in caplog.text
+    np.testing.assert_allclose(found, rest, atol=1e-5)
+
+
+def test_a_channel_without_a_scale_is_refused():
     recording = harmonise(
         recording_from_raw(brown_raw(), Entities(dataset="d", subject="s")), CONTRACT
     )
     signal = recording.signal.copy()
-    signal[2] = 0
-    contract = CONTRACT.model_copy(update={"reference": {}, "line_hz": "none"})
-    # three sensors would let the outlying one be dropped before
-    few = recording.evolve(signal=signal[1:3], sensors=recording.sensors.select([1, 2]))
+    signal[2, : signal.shape[1] * 4 // 5] = 0
     with pytest.raises(SignalError, match="no scale can be found for Pz"):
-        windows_of(few, contract)
+        _cut(recording.evolve(signal=signal), CONTRACT, np.array([0]))
 
 
 # ---------------------------------------------------------------------------------------
