@@ -206,3 +206,13 @@ def test_fusing_steps_is_applying_them_one_by_one(make_recording):
         one_by_one = step(one_by_one)
     together = filtered(recording.signal, fused(steps, 250.0), [(0, 15_000), (15_000, 40_000)])
     assert difference(together, one_by_one.signal) < 1e-4
+
+
+def test_resampling_alone_rings_across_no_block(monkeypatch):
+    signal = np.random.default_rng(0).standard_normal((2, 60_000))
+    op = fused((Resample(sfreq=128.0),), 256.0)
+    found = []
+    for longest in (10_000, 100_000):
+        monkeypatch.setattr(engine, "_LONGEST", longest)
+        found.append(filtered(signal, op))
+    assert difference(found[1], found[0]) < 5e-4
