@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Tag
 
 from neurofm.backbones.mamba import MambaConfig
 from neurofm.backbones.transformer import TransformerConfig
 
 BACKBONES = {"transformer": TransformerConfig, "mamba": MambaConfig}
 
-BackboneConfig = Annotated[TransformerConfig | MambaConfig, Field(discriminator="name")]
+
+def _name(values: Any) -> Any:
+    """Return the name of a backbone; settings without one are those of a transformer."""
+    if isinstance(values, dict):
+        return values.get("name", "transformer")
+    return getattr(values, "name", None)
+
+
+BackboneConfig = Annotated[
+    Annotated[TransformerConfig, Tag("transformer")] | Annotated[MambaConfig, Tag("mamba")],
+    Discriminator(_name),
+]

@@ -52,8 +52,8 @@ class Mamba2Config(Config):
         Steps computed at once; no influence on the result but rounding.
     dt_min, dt_max : float
         Range that step sizes are first drawn from.
-    dt_limit : (float, float)
-        Least and greatest step size.
+    dt_limit : (float, float or None)
+        Least and greatest step size; None sets no limit.
     A_init_range : (float, float)
         Range that the decay of heads is first drawn from.
     """
@@ -73,7 +73,7 @@ class Mamba2Config(Config):
     chunk_size: int = Field(default=256, ge=1)
     dt_min: float = Field(default=0.001, gt=0)
     dt_max: float = Field(default=0.1, gt=0)
-    dt_limit: tuple[float, float] = (0.0, float("inf"))
+    dt_limit: tuple[float, float | None] = (0.0, None)
     A_init_range: tuple[float, float] = (1.0, 16.0)
 
     def build(self, width: int) -> Mamba2:
@@ -167,6 +167,7 @@ class Mamba2(nn.Module):
 
     def scan(self, inputs: ScanInputs, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the scan, shape (B, L, H, P), gated unless a norm does that, and its state."""
+        least, greatest = self.config.dt_limit
         per_head = (self.n_heads, -1) if self.config.D_has_hdim else (self.n_heads,)
         return ssd_scan(
             inputs.x,
@@ -179,7 +180,7 @@ class Mamba2(nn.Module):
             z=None if self.norm is not None else inputs.z.unflatten(-1, (self.n_heads, -1)),
             dt_bias=self.dt_bias,
             dt_softplus=True,
-            dt_limit=self.config.dt_limit,
+            dt_limit=(least, float("inf") if greatest is None else greatest),
             state=state,
         )
 

@@ -57,7 +57,8 @@ def mixer_config(version: str, constructor: Mapping[str, Any]) -> MixerConfig:
     if values.get("dt_rank") == "auto":
         del values["dt_rank"]
     if "dt_limit" in values:
-        values["dt_limit"] = [float(limit) for limit in values["dt_limit"]]
+        least, greatest = (float(limit) for limit in values["dt_limit"])
+        values["dt_limit"] = [least, None if greatest == float("inf") else greatest]
     values = {"width": width, "mixer": {"name": version, **values}}
     return parse_config(MixerConfig, values, where=f"constructor of {version}")
 

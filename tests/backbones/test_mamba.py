@@ -7,6 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from neurofm.backbones.mamba import MambaConfig
+from neurofm.backbones.transformer import TransformerConfig
+from neurofm.config import parse_config
+from neurofm.encoder import EncoderConfig
 from neurofm.errors import ConfigError
 from neurofm.nn.mamba1 import Mamba1Config
 from neurofm.nn.mamba2 import Mamba2Config
@@ -189,3 +192,24 @@ def test_values_out_of_range_are_refused_where_they_are_written(wrong):
 def test_heads_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="32 inner channels do not split into heads of 7"):
         build(mixer=Mamba2Config(headdim=7))
+
+
+def test_settings_without_a_name_are_those_of_a_transformer():
+    config = parse_config(EncoderConfig, {"backbone": {"depth": 3}}, where="x.yaml")
+    assert config.backbone == TransformerConfig(depth=3)
+    values = EncoderConfig(backbone=MambaConfig(depth=3, mixer=MIXER)).to_dict()
+    assert parse_config(EncoderConfig, values, where="x.yaml").backbone.mixer == MIXER
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "manba"}, r"backbone\.name: unknown name 'manba'; known: .*\n.*'mamba'"),
+        ({"name": "mamba", "mixer": {"name": "mamba3"}}, r"mixer\.name: unknown name 'mamba3'"),
+        ({"name": "mamba", "mixer": {"name": "mamba1", "d_stat": 4}}, r"d_stat.*\n.*'d_state'"),
+        ({"name": "mamba", "n_layers": 2}, r"backbone\.n_layers"),
+    ],
+)
+def test_what_is_misspelt_in_a_config_is_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(EncoderConfig, {"backbone": values}, where="x.yaml")

@@ -1,5 +1,7 @@
 """The Mamba mixers: streaming, causality, precision, and what they refuse."""
 
+import json
+
 import pytest
 import torch
 
@@ -108,6 +110,20 @@ def test_first_step_sizes_lie_in_their_range(name):
 def test_configs_survive_json(name):
     config = MIXERS[name]
     assert parse_config(type(config), config.to_dict(), where="test") == config
+    json.dumps(config.to_dict(), allow_nan=False)  # infinity is no JSON
+
+
+def test_step_sizes_stay_within_their_limits():
+    config = Mamba2Config(d_state=4, headdim=8, dt_limit=(0.5, 0.6))
+    mixer, x = config.build(16).eval(), tokens()
+    inputs, _ = mixer.project(x, None)
+    with torch.no_grad():
+        y, _ = mixer.scan(inputs, None)
+        mixer.dt_bias.fill_(10.0)  # all at the upper limit
+        upper, _ = mixer.scan(inputs, None)
+        mixer.dt_bias.fill_(30.0)
+        torch.testing.assert_close(mixer.scan(inputs, None)[0], upper)
+    assert (y - upper).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(
