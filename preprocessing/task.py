@@ -263,7 +263,7 @@ def what_changed(task: Task, was: Mapping[str, Any]) -> NeurofmError | None:
     """
     name = task.entities.recording_id
     replace = (
-        f"to replace it, delete {task.store / 'recordings' / name} and preprocess again; "
+        f"to replace it, `neurofm remove {task.store} {name}` and preprocess again; "
         "or use another `store`"
     )
     if was.get("source") != task.relative:
