@@ -75,6 +75,7 @@ def selective_scan(  # noqa: PLR0913 - the operands of the original, in its orde
     _check(u, delta, A, B, C)
     kernel = scan_kernel(u.device)
     if kernel is not None and state is None and B.ndim > 2 and C.ndim > 2:
+        D, delta_bias = (None if t is None else t.float() for t in (D, delta_bias))  # it needs that
         found: tuple[Tensor, Tensor] = kernel(
             u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True
         )

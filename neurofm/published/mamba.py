@@ -13,8 +13,12 @@ from neurofm.nn.mamba1 import Mamba1Config
 from neurofm.nn.mamba2 import Mamba2Config
 from neurofm.published.entry import Published, constructor_values
 
-# What has no influence on the numbers: which kernels run, where, and in which layer.
-IGNORED = dict.fromkeys(("use_fast_path", "use_mem_eff_path", "layer_idx", "device", "dtype"))
+# What has no influence on the numbers of given weights: which kernels run, where, in which layer,
+# and how weights were first drawn.
+IGNORED: dict[str, str | None] = dict.fromkeys(
+    ("use_fast_path", "use_mem_eff_path", "layer_idx", "device", "dtype")
+    + ("dt_init", "dt_scale", "dt_init_floor", "conv_init")
+)
 MAMBA1 = ("d_state", "d_conv", "expand", "dt_rank", "bias", "conv_bias", "dt_min", "dt_max")
 MAMBA2 = (
     *("d_state", "d_conv", "expand", "headdim", "d_ssm", "ngroups", "rmsnorm", "bias"),

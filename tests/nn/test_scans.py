@@ -304,6 +304,7 @@ def test_kernels_are_used_on_a_gpu_where_they_import(fake_kernels, monkeypatch):
     # u, delta, A, B, C, D, z, delta_bias, delta_softplus: the order of the original
     assert [a is b for a, b in zip(args, (u, delta, A, B, C), strict=False)] == [True] * 5
     assert (args[5], args[6], args[8]) == (None, None, True)
+    assert args[7].dtype == torch.float32  # the kernel takes no other
     assert kwargs == {"return_last_state": True}
 
     x, dt, decay, write, read, state = head_operands(1, 2, 8, 3, 1, 2)
