@@ -8,6 +8,8 @@ from neurofm.published.biot import PUBLISHED_BIOT
 from neurofm.published.brainomni import PUBLISHED_BRAINOMNI
 from neurofm.published.braintokenizer import PUBLISHED_BRAINTOKENIZER
 from neurofm.published.cbramod import PUBLISHED_CBRAMOD
+from neurofm.published.duin_tasks import PUBLISHED_DUIN_TASKS
+from neurofm.published.duin_tokenizer import PUBLISHED_DUIN_TOKENIZER
 from neurofm.published.eegpt import PUBLISHED_EEGPT
 from neurofm.published.entry import Published
 from neurofm.published.femba import PUBLISHED_FEMBA
@@ -24,6 +26,8 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_BRAINOMNI,
     **PUBLISHED_BRAINTOKENIZER,
     **PUBLISHED_CBRAMOD,
+    **PUBLISHED_DUIN_TASKS,
+    **PUBLISHED_DUIN_TOKENIZER,
     **PUBLISHED_EEGPT,
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,
