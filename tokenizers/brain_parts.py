@@ -45,7 +45,7 @@ class BrainPartsConfig(Config):
         Whether sensors without a position are told apart; the published model has no such.
     """
 
-    window_len: int = Field(default=512, ge=2)
+    window_len: int = Field(default=512, ge=1)
     n_filters: int = Field(default=32, ge=2, multiple_of=2)
     ratios: tuple[int, ...] = Field(default=(8, 4, 2), min_length=1)
     kernel: int = Field(default=5, ge=1)
@@ -64,8 +64,8 @@ class BrainPartsConfig(Config):
         """Samples of one moment."""
         return int(torch.tensor(self.ratios).prod())
 
-    def build(self) -> BrainParts:
-        """Build the module with fresh weights.
+    def checked(self) -> BrainPartsConfig:
+        """Return these values if they fit each other.
 
         Raises
         ------
@@ -80,7 +80,17 @@ class BrainPartsConfig(Config):
             )
         if self.width % self.n_heads:
             raise ConfigError(f"width {self.width} cannot be split into {self.n_heads} heads")
-        return BrainParts(self)
+        return self
+
+    def build(self) -> BrainParts:
+        """Build the module with fresh weights.
+
+        Raises
+        ------
+        ConfigError
+            As `checked`.
+        """
+        return BrainParts(self.checked())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,8 +110,12 @@ class Reconstruction:
     quantised: Quantised
 
 
-class BrainParts(nn.Module):
-    """Encoder, codes and decoder.
+def _net(config: BrainPartsConfig) -> tuple[int, tuple[int, ...], int, int, int]:
+    return config.n_filters, config.ratios, config.width, config.kernel, config.last_kernel
+
+
+class BrainEncoder(nn.Module):
+    """Encoder and codes: what stays of the model where nothing is to be decoded.
 
     Parameters
     ----------
@@ -112,15 +126,12 @@ class BrainParts(nn.Module):
     def __init__(self, config: BrainPartsConfig):
         super().__init__()
         self.config = config
-        net = (config.n_filters, config.ratios, config.width, config.kernel, config.last_kernel)
         self.sensors = SensorEmbedding(config.width, config.n_kinds, unknown=config.unknown)
-        self.encoder = SEANetEncoder(*net)
+        self.encoder = SEANetEncoder(*_net(config))
         self.to_sources = SensorsToSources(config.width, config.n_heads, config.n_sources)
         self.codes = ResidualCodes(
             config.n_levels, config.n_codes, config.width, gradient=config.gradient
         )
-        self.to_sensors = SourcesToSensors(config.width, config.n_heads)
-        self.decoder = SEANetDecoder(*net)
 
     def features(self, windows: Tensor) -> Tensor:
         """Map windows (B, C, N, L) to features of channels (B, C, N M, D)."""
@@ -139,6 +150,21 @@ class BrainParts(nn.Module):
     def quantise(self, sources: Tensor) -> Quantised:
         """Return the codes of sources, which are taken by their direction."""
         return self.codes(F.normalize(sources, dim=-1))
+
+
+class BrainParts(BrainEncoder):
+    """Encoder, codes and decoder.
+
+    Parameters
+    ----------
+    config : BrainPartsConfig
+        Hyper-parameters.
+    """
+
+    def __init__(self, config: BrainPartsConfig):
+        super().__init__(config)
+        self.to_sensors = SourcesToSensors(config.width, config.n_heads)
+        self.decoder = SEANetDecoder(*_net(config))
 
     def decode(self, content: Tensor, sensors: Tensor) -> Tensor:
         """Map quantised sources (B, S, N, M, D) to windows (B, C, N, L) of any sensors."""

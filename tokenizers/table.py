@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from neurofm.tokenizers.brain import BrainTokenizerConfig
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.plane import PlanePatchConfig
 
@@ -13,8 +14,10 @@ TOKENIZERS = {
     "linear_patch": LinearPatchConfig,
     "conv_patch": ConvPatchConfig,
     "plane_patch": PlanePatchConfig,
+    "brain_tokenizer": BrainTokenizerConfig,
 }
 
 TokenizerConfig = Annotated[
-    LinearPatchConfig | ConvPatchConfig | PlanePatchConfig, Field(discriminator="name")
+    LinearPatchConfig | ConvPatchConfig | PlanePatchConfig | BrainTokenizerConfig,
+    Field(discriminator="name"),
 ]

@@ -80,7 +80,9 @@ def test_a_patch_sees_its_own_samples_only(name, patch_s):
     before, after = (tokenizer(make_patches_batch(s)).content for s in (signal, other))
     changed = (before != after).any(-1)
     assert changed[0, 0, 0]
-    assert changed.sum() == 1
+    assert not changed[:, :, 1:].any()
+    # every latent source sees every channel; other sites see their own
+    assert name == "brain_tokenizer" or changed.sum() == 1
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -1,0 +1,276 @@
+"""Tokens of latent sources, the same number for every montage: BrainTokenizer in a slot.
+
+B windows, C channels, T samples, P patches, L samples of a patch, S sources (the sites),
+M moments of a patch, E features inside, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from neurofm.contract import SignalContract
+from neurofm.errors import ConfigError
+from neurofm.nn.codebook import Gradient
+from neurofm.nn.initialise import initialise_linear
+from neurofm.nn.place import HEAD_M, MAX_KINDS
+from neurofm.signals import Batch, Grid
+from neurofm.tokenizers.brain_parts import BrainEncoder, BrainParts, BrainPartsConfig
+from neurofm.tokenizers.patch import PatchConfig, Tokenizer
+
+_STEEPEST = 8  # the largest ratio that is chosen where none is given
+_MOMENTS = 4  # of a patch, at most, where no ratios are given
+
+
+class BrainTokenizerConfig(PatchConfig):
+    """Latent sources of a patch, after BrainTokenizer (Xiao et al. 2025, sec. 3).
+
+    Here a window of BrainTokenizer is a patch, and its moments together are one token, so that
+    nothing of a hidden patch can be seen through another.
+
+    Parameters
+    ----------
+    ratios : tuple of int, optional
+        Strides of the convolutions. Their product is a moment in samples, of which a patch is a
+        whole number. By default a patch is four moments, or as many as divide it, in strides of
+        eight at most.
+    n_filters, kernel, last_kernel : int
+        Of the convolutions; see `neurofm.nn.seanet.SEANetEncoder`.
+    inner, n_heads, n_sources : int
+        E, heads of the cross-attentions, S.
+    n_levels, n_codes : int
+        Codebooks in a row, and codes of each.
+    gradient : "rotation" or "straight_through"
+        How gradients pass the codes.
+    discrete : bool
+        Whether tokens are made of codes, which tell the direction of a source and not how strong
+        it is, as in BrainOmni; otherwise of the sources themselves.
+    frozen : bool
+        Whether what was learnt by ``neurofm tokenize`` stays as it is. What brings it to the
+        encoder's width, and the places, are always learnt.
+    """
+
+    name: Literal["brain_tokenizer"] = "brain_tokenizer"
+    spectrum: Literal[False] = False
+    ratios: tuple[int, ...] | None = None
+    n_filters: int = Field(default=8, ge=2, multiple_of=2)
+    kernel: int = Field(default=5, ge=1)
+    last_kernel: int = Field(default=5, ge=1)
+    inner: int = Field(default=64, ge=2)
+    n_heads: int = Field(default=4, ge=1)
+    n_sources: int = Field(default=16, ge=1)
+    n_levels: int = Field(default=4, ge=1)
+    n_codes: int = Field(default=256, ge=2)
+    gradient: Gradient = "rotation"
+    discrete: bool = False
+    frozen: bool = False
+
+    def parts(self, contract: SignalContract) -> BrainPartsConfig:
+        """Return the hyper-parameters of what ``neurofm tokenize`` trains.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract, moments a patch, or heads the width.
+        """
+        patch_len = self.patch_len(contract)
+        ratios = self.ratios or strides_of(patch_len // _most_moments(patch_len))
+        if any(ratio < 1 for ratio in ratios):
+            raise ConfigError(f"ratios must be 1 or more, got {list(ratios)}")
+        return BrainPartsConfig(
+            window_len=patch_len,
+            n_filters=self.n_filters,
+            ratios=ratios,
+            kernel=self.kernel,
+            last_kernel=self.last_kernel,
+            width=self.inner,
+            n_heads=self.n_heads,
+            n_sources=self.n_sources,
+            n_levels=self.n_levels,
+            n_codes=self.n_codes,
+            n_kinds=MAX_KINDS,
+            gradient=self.gradient,
+        ).checked()
+
+    def build(self, contract: SignalContract, width: int) -> BrainTokenizer:
+        """Build the module.
+
+        Raises
+        ------
+        ConfigError
+            As `parts`.
+        """
+        return BrainTokenizer(self, self.parts(contract), contract.sfreq, width)
+
+    def build_parts(self, contract: SignalContract) -> BrainParts:
+        """Build what ``neurofm tokenize`` trains: the same encoder, and a decoder.
+
+        Raises
+        ------
+        ConfigError
+            As `parts`, or if a patch is too short to be standardised.
+        """
+        parts = self.parts(contract).build()
+        if parts.config.window_len < 2:
+            raise ConfigError("a patch of one sample has no standard deviation, to be divided by")
+        keep_scale(parts)
+        return parts
+
+
+def strides_of(n: int) -> tuple[int, ...]:
+    """Split `n` into factors of eight at most where its primes allow it, the largest first."""
+    factors: list[int] = []
+    for prime in sorted(_primes(n), reverse=True):
+        if factors and factors[-1] * prime <= _STEEPEST:
+            factors[-1] *= prime
+        else:
+            factors.append(prime)
+    return tuple(sorted(factors, reverse=True)) or (1,)
+
+
+def _most_moments(patch_len: int) -> int:
+    return max(n for n in range(1, _MOMENTS + 1) if patch_len % n == 0)
+
+
+def _primes(n: int) -> list[int]:
+    for factor in range(2, math.isqrt(n) + 1):
+        if n % factor == 0:
+            return [factor, *_primes(n // factor)]
+    return [n] if n > 1 else []
+
+
+@torch.no_grad()
+def keep_scale(parts: BrainEncoder) -> None:
+    """Draw first weights that keep the scale of a signal on its way through the convolutions.
+
+    Those torch draws lose a third of its power or more in each of a dozen, so that what comes out
+    of a fresh encoder is its biases, whatever comes in.
+
+    Parameters
+    ----------
+    parts : BrainEncoder
+        Changed in place.
+    """
+    for module in parts.modules():
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            n_in, _, kernel = module.weight.shape
+            if isinstance(module, nn.Conv1d):
+                fan = module.in_channels * kernel
+            else:  # each sample that comes out has seen so many that went in
+                fan = n_in * kernel // module.stride[0]
+            module.weight = torch.randn_like(module.weight) * fan**-0.5
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for layer in (parts.to_sources.value, parts.to_sources.project_out):
+        initialise_linear(layer)
+
+
+def geometry(batch: Batch) -> Tensor:
+    """Return position and orientation of each channel, (B, C, 6), about one in size."""
+    position = (batch.position / HEAD_M).masked_fill(~batch.located[..., None], 0.0)
+    orientation = batch.orientation.masked_fill(~batch.oriented[..., None], 0.0)
+    return torch.cat((position, orientation), -1)
+
+
+class BrainTokenizer(Tokenizer):
+    """Patches of channels into latent sources.
+
+    The place of a source follows from the query that finds it and from where the channels lie
+    that it looks at; what they measure has no part in it.
+
+    Parameters
+    ----------
+    config : BrainTokenizerConfig
+        Architecture.
+    parts : BrainPartsConfig
+        That of the encoder inside.
+    sfreq : float
+        Sampling rate in hertz of the signals it is for.
+    width : int
+        D.
+    """
+
+    content: BrainEncoder
+
+    def __init__(
+        self, config: BrainTokenizerConfig, parts: BrainPartsConfig, sfreq: float, width: int
+    ):
+        super().__init__(BrainEncoder(parts), parts.window_len, sfreq, width)
+        self.discrete, self.frozen = config.discrete, config.frozen
+        n_moments = parts.window_len // parts.hop
+        self.project = nn.Linear(n_moments * parts.width, width)
+        self.project_query = nn.Linear(parts.width, width)
+        initialise_linear(self.project_query)
+        if self.frozen:
+            self.content.requires_grad_(False)
+        keep_scale(self.content)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> BrainTokenizer:
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.content.eval()
+        return self
+
+    def forward(self, batch: Batch) -> Grid:
+        """Make tokens; as `Tokenizer.forward`, with one site a latent source."""
+        self._check(batch)
+        dtype = self.project.weight.dtype
+        present = batch.present
+        shown = present.any(-1)
+        # a window without channels looks at its padding, which is zero, and is not shown
+        seen = present | ~shown[:, None]
+        signal = batch.signal.masked_fill(~present[..., None], 0.0).to(dtype)
+        sensors = self._sensors(batch, dtype)
+        sources = self.content.sources(self.patches(signal), sensors, seen)  # (B, S, P, M, E)
+        if self.discrete:
+            sources = self.content.quantise(sources).content
+        n_patches = sources.shape[2]
+        present = shown[:, None, None].expand(-1, sources.shape[1], n_patches)
+        content = self.project(sources.flatten(3)).masked_fill(~present[..., None], 0.0)
+        place, position, located = self._places(batch, sensors, seen)
+        return Grid(
+            content=content,
+            place=place[:, :, None],
+            present=present,
+            position=position,
+            located=located,
+        )
+
+    def codes(self, batch: Batch) -> Tensor:
+        """Return the codes of a batch, shape (B, S, P, M, Q)."""
+        self._check(batch)
+        dtype = self.project.weight.dtype
+        seen = batch.present | ~batch.present.any(-1, keepdim=True)
+        signal = batch.signal.masked_fill(~batch.present[..., None], 0.0).to(dtype)
+        sources = self.content.sources(self.patches(signal), self._sensors(batch, dtype), seen)
+        return self.content.quantise(sources).codes
+
+    def _sensors(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        return self.content.sensors(geometry(batch).to(dtype), batch.kind, batch.located)
+
+    def _places(self, batch: Batch, sensors: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return place (B, S, D), position (B, S, 3) and located (B, S) of the sources."""
+        where = self.place(
+            batch.position,
+            batch.orientation,
+            batch.kind,
+            located=batch.located,
+            oriented=batch.oriented,
+        )
+        # as if every channel measured the same, so that nothing of a hidden patch is seen
+        silent = torch.zeros_like(sensors)[:, :, None]
+        looks = self.content.to_sources.weights(silent, sensors, seen)  # (B, S, C)
+        queries = self.content.to_sources.queries.to(where.dtype)
+        place = self.project_query(queries) + looks.to(where.dtype) @ where
+        counted = (batch.located & seen)[:, None]
+        share = looks.float().masked_fill(~counted, 0.0)
+        total = share.sum(-1, keepdim=True)
+        position = share @ batch.position.float() / total.clamp_min(1e-6)
+        located = (batch.located & batch.present).any(-1, keepdim=True).expand(total.shape[:2])
+        return place, position.masked_fill(~located[..., None], 0.0), located
