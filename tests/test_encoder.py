@@ -34,8 +34,18 @@ VARIANTS = {
         "hybrid": {"depth": 3, "mixer": MAMBA2, "attention_every": 2, "n_heads": 4},
     },
 }
-TABLE = [(t, b, v) for t, b in itertools.product(TOKENIZERS, BACKBONES) for v in VARIANTS[b]]
-every_encoder = pytest.mark.parametrize("parts", TABLE, ids="-".join)
+MIXERS = [(b, v) for b in BACKBONES for v in VARIANTS[b]]
+TABLE = [(t, *mixer) for t, mixer in itertools.product(TOKENIZERS, MIXERS)]
+# what a property needs: every tokenizer with a transformer and with Mamba, the variants in turn,
+# and every variant
+_HALVES = (MIXERS[: len(MIXES)], MIXERS[len(MIXES) :])
+COVER = [("linear_patch", *mixer) for mixer in MIXERS] + [
+    (t, *half[i % len(half)])
+    for i, t in enumerate(TOKENIZERS)
+    for half in _HALVES
+    if t != "linear_patch"
+]
+every_encoder = pytest.mark.parametrize("parts", COVER, ids="-".join)
 
 
 def build_encoder(parts=("linear_patch", "transformer", "criss_cross"), **changes):
@@ -97,14 +107,14 @@ def shape_of(encoder, batch):
 
 def sites_are_channels(parts):
     """Whether a channel is a site, and has the same number."""
-    return parts[0] in {"linear_patch", "conv_patch"}
+    return parts[0] not in {"plane_patch", "brain_tokenizer"}
 
 
 # ---------------------------------------------------------------------------------------
 # Every combination
 
 
-@every_encoder
+@pytest.mark.parametrize("parts", TABLE, ids="-".join)
 def test_every_combination_runs_forward_and_backward_and_reaches_every_parameter(parts):
     encoder = build_encoder(parts)
     batch = make_windows()
@@ -129,6 +139,8 @@ def test_the_tables_hold_every_part_under_its_own_name():
         parts = {getattr(part, "__origin__", part) for part in get_args(union)}
         assert parts == set(table.values())
     assert set(VARIANTS) == set(BACKBONES)
+    assert {parts[0] for parts in COVER} == set(TOKENIZERS)
+    assert {parts[1:] for parts in COVER} == set(MIXERS)
     assert set(ATTENTIONS) == set(get_args(AttentionName)) == {*MIXES[:4], "sites", "patches"}
 
 

@@ -151,10 +151,15 @@ class ConvPatch(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Map patches, shape (..., patch_len) to (..., width)."""
         flat = patches.reshape(-1, 1, patches.shape[-1])
-        amplitude = 0.5 * flat.square().mean(-1).clamp_min(QUIET**2).log()  # (N, 1)
         features = self.filters(flat).flatten(1)
-        tokens = self.project(torch.cat((features, amplitude.to(features.dtype)), dim=-1))
+        amplitude = log_amplitude(flat[:, 0]).to(features.dtype)
+        tokens = self.project(torch.cat((features, amplitude), dim=-1))
         return tokens.unflatten(0, patches.shape[:-1])
+
+
+def log_amplitude(patches: Tensor) -> Tensor:
+    """Map patches (..., patch_len) to the logarithm of their amplitude (..., 1)."""
+    return 0.5 * patches.square().mean(-1, keepdim=True).clamp_min(QUIET**2).log()
 
 
 class WithSpectrum(nn.Module):
@@ -225,6 +230,10 @@ class Tokenizer(nn.Module):
         """Cut signals (B, C, T) into patches (B, C, P, patch_len)."""
         return signal.unflatten(-1, (self.n_patches(signal.shape[-1]), self.patch_len))
 
+    def tokens(self, patches: Tensor, present: Tensor) -> Tensor:
+        """Map patches (B, C, P, patch_len), some of them `present`, to content (B, C, P, D)."""
+        return self.content(patches)
+
     def forward(self, batch: Batch) -> Grid:
         """Make tokens.
 
@@ -251,7 +260,7 @@ class Tokenizer(nn.Module):
         present = batch.present[..., None].expand(patches.shape[:3])
         # replaced before and after: a value that is not finite in padding spoils no gradient
         patches = patches.masked_fill(~present[..., None], 0.0)
-        content = self.content(patches.to(dtype)).masked_fill(~present[..., None], 0.0)
+        content = self.tokens(patches.to(dtype), present).masked_fill(~present[..., None], 0.0)
         place = self.place(
             batch.position,
             batch.orientation,

@@ -7,17 +7,39 @@ from typing import Annotated
 from pydantic import Field
 
 from neurofm.tokenizers.brain import BrainTokenizerConfig
+from neurofm.tokenizers.convs import (
+    CbramodConvConfig,
+    DilatedConvConfig,
+    LabramConvConfig,
+    StridedConvConfig,
+)
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.plane import PlanePatchConfig
+from neurofm.tokenizers.spectra import MultiScaleSpectraConfig, StftConfig
 
 TOKENIZERS = {
     "linear_patch": LinearPatchConfig,
     "conv_patch": ConvPatchConfig,
     "plane_patch": PlanePatchConfig,
+    "labram_conv": LabramConvConfig,
+    "cbramod_conv": CbramodConvConfig,
+    "strided_conv": StridedConvConfig,
+    "dilated_conv": DilatedConvConfig,
+    "stft": StftConfig,
+    "multi_scale_spectra": MultiScaleSpectraConfig,
     "brain_tokenizer": BrainTokenizerConfig,
 }
 
 TokenizerConfig = Annotated[
-    LinearPatchConfig | ConvPatchConfig | PlanePatchConfig | BrainTokenizerConfig,
+    LinearPatchConfig
+    | ConvPatchConfig
+    | PlanePatchConfig
+    | LabramConvConfig
+    | CbramodConvConfig
+    | StridedConvConfig
+    | DilatedConvConfig
+    | StftConfig
+    | MultiScaleSpectraConfig
+    | BrainTokenizerConfig,
     Field(discriminator="name"),
 ]

@@ -15,12 +15,14 @@ class SameConv(nn.Module):
     ----------
     n_in, n_out, kernel, dilation : int
         Features, samples, and samples from tap to tap.
+    bias : bool
+        Whether features have an offset.
     """
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int):
+    def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int, *, bias: bool = True):
         super().__init__()
         reach = (kernel - 1) * dilation + 1
-        self.conv = nn.Conv1d(n_in, n_out, kernel, padding=reach // 2, dilation=dilation)
+        self.conv = nn.Conv1d(n_in, n_out, kernel, padding=reach // 2, dilation=dilation, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, n_in, T) to (N, n_out, T)."""
@@ -30,10 +32,12 @@ class SameConv(nn.Module):
 class DilatedBlock(nn.Module):
     """Twice a convolution, a norm over samples and GELU; and what came in."""
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int, *, project: bool):
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, dilation: int, *, project: bool, bias: bool = True
+    ):
         super().__init__()
-        self.first = SameConv(n_in, n_out, kernel, dilation)
-        self.second = SameConv(n_out, n_out, kernel, dilation)
+        self.first = SameConv(n_in, n_out, kernel, dilation, bias=bias)
+        self.second = SameConv(n_out, n_out, kernel, dilation, bias=bias)
         self.project = nn.Conv1d(n_in, n_out, 1) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,13 +60,16 @@ class DilatedConvs(nn.Module):
         Blocks before the last.
     n_filters, kernel : int
         Features, and samples of each convolution.
+    bias : bool
+        Whether convolutions have offsets, which the norm over samples takes away again; the
+        published model has them.
     """
 
-    def __init__(self, depth: int, n_filters: int, kernel: int):
+    def __init__(self, depth: int, n_filters: int, kernel: int, *, bias: bool = True):
         super().__init__()
         widths = [1, *[n_filters] * depth, 1]
         self.blocks = nn.ModuleList(
-            DilatedBlock(n_in, n_out, kernel, 2**i, project=n_in != n_out or i == depth)
+            DilatedBlock(n_in, n_out, kernel, 2**i, project=n_in != n_out or i == depth, bias=bias)
             for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
 

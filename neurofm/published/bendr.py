@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from neurofm.config import Config
 from neurofm.errors import ConfigError, SignalError
 from neurofm.nn.block import Block, BlockStyle
+from neurofm.nn.strided_convs import StridedConv
 from neurofm.published.entry import Published, Rule, constructor_values, rename
 
 GROUPS_OF_POSITION = 16
@@ -70,20 +71,6 @@ class BENDRConfig(Config):
         return BENDR(self)
 
 
-class ConvStage(nn.Module):
-    """A strided convolution, a norm of pairs of features, and GELU."""
-
-    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int):
-        super().__init__()
-        kernel += 1 - kernel % 2
-        self.conv = nn.Conv1d(n_in, n_out, kernel, stride=stride, padding=kernel // 2)
-        self.norm = nn.GroupNorm(n_out // 2, n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, n_in, T) to (B, n_out, ceil(T / stride))."""
-        return F.gelu(self.norm(self.conv(x)))
-
-
 class BENDR(nn.Module):
     """Encoder and contextualiser.
 
@@ -99,7 +86,7 @@ class BENDR(nn.Module):
         width, inner = config.width, WIDENED * config.width
         widths = [config.n_channels, *[width] * len(config.kernels)]
         self.stages = nn.ModuleList(
-            ConvStage(n_in, width, kernel, stride)
+            StridedConv(n_in, width, kernel, stride)
             for n_in, kernel, stride in zip(
                 widths[:-1], config.kernels, config.strides, strict=True
             )
@@ -283,6 +270,6 @@ PUBLISHED_BENDR = {
     "BENDR (convolutional encoder + contextualizer)": Published(
         from_constructor=from_constructor,
         weights=weights,
-        parts=("nn.block", "nn.attention (full)"),
+        parts=("nn.strided_convs", "nn.block", "nn.attention (full)"),
     ),
 }

@@ -1,0 +1,128 @@
+"""Convolutions and spectra of patches: equal to the published ones where they claim to be."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neurofm.contract import SignalContract
+from neurofm.errors import ConfigError
+from neurofm.published.cbramod import CBraModConfig
+from neurofm.published.labram import LaBraMConfig
+from neurofm.signals import Batch
+from neurofm.tokenizers.convs import CbramodConvConfig, LabramConvConfig, StridedConvConfig
+from neurofm.tokenizers.spectra import Magnitudes, MultiScaleSpectraConfig, StftConfig
+
+CONTRACT = SignalContract(sfreq=200, band_hz=(0.5, 75), window_s=3)
+FORMS = [LabramConvConfig(norm_over="window"), CbramodConvConfig(norm_over="window")]
+
+
+def make_content_batch(n_channels=3, n_windows=2):
+    torch.manual_seed(0)
+    shape = (n_windows, n_channels)
+    no = torch.zeros(shape, dtype=torch.bool)
+    return Batch(
+        signal=torch.randn(*shape, CONTRACT.n_times),
+        position=torch.zeros(*shape, 3),
+        orientation=torch.zeros(*shape, 3),
+        kind=torch.zeros(shape, dtype=torch.int64),
+        located=no,
+        oriented=no,
+        present=~no,
+        sfreq=200.0,
+    )
+
+
+def test_normed_over_the_window_tokens_are_those_of_labram():
+    torch.manual_seed(1)
+    published = LaBraMConfig(depth=1).build()
+    tokenizer = LabramConvConfig(norm_over="window").build(CONTRACT, 200)
+    tokenizer.content.convs.load_state_dict(published.convs.state_dict())
+    batch = make_content_batch()
+    tokens = published.embed(tokenizer.patches(batch.signal))
+    torch.testing.assert_close(tokenizer(batch).content.flatten(1, 2), tokens)
+
+
+def test_normed_over_the_window_tokens_are_those_of_cbramod_before_its_place():
+    torch.manual_seed(1)
+    published = CBraModConfig(depth=1).build()
+    tokenizer = CbramodConvConfig(norm_over="window").build(CONTRACT, 200)
+    tokenizer.content.convs.load_state_dict(published.convs.state_dict())
+    tokenizer.content.spectrum.load_state_dict(published.spectrum.state_dict())
+    torch.nn.init.zeros_(published.place.weight)
+    torch.nn.init.zeros_(published.place.bias)
+    batch = make_content_batch()
+    tokens = published.embed(tokenizer.patches(batch.signal))
+    torch.testing.assert_close(tokenizer(batch).content, tokens)
+
+
+@pytest.mark.parametrize("config", FORMS, ids=lambda c: c.name)
+@pytest.mark.parametrize("width", [200, 24])
+def test_padding_has_no_say_in_norms_over_the_window(config, width):
+    tokenizer, batch = config.build(CONTRACT, width), make_content_batch(n_channels=4)
+    alone = replace(batch, **{k: v[:, :3] for k, v in vars(batch).items() if torch.is_tensor(v)})
+    batch.signal[:, 3] = 1e5
+    batch.present[:, 3] = False
+    padded = tokenizer(batch).content
+    torch.testing.assert_close(padded[:, :3], tokenizer(alone).content, atol=1e-5, rtol=1e-5)
+    assert not padded[:, 3].any()
+
+
+@pytest.mark.parametrize("config", FORMS, ids=lambda c: c.name)
+def test_a_token_depends_on_other_patches_only_if_norms_run_over_the_window(config):
+    batch = make_content_batch()
+    louder = replace(batch, signal=batch.signal.clone())
+    louder.signal[:, 0, :200] *= 5
+    for form, depends in (
+        (config, True),
+        (config.model_copy(update={"norm_over": "patch"}), False),
+    ):
+        tokenizer = form.build(CONTRACT, 32)
+        change = tokenizer(louder).content - tokenizer(batch).content
+        assert bool(change[:, 0, 0].any())
+        assert bool(change[:, 1:].any()) == depends
+
+
+@pytest.mark.parametrize("hann", [False, True])
+def test_white_noise_has_power_near_one_at_every_frequency(hann):
+    noise = torch.randn(4000, 200, generator=torch.Generator().manual_seed(0))
+    power = Magnitudes(200, 50, 25, hann=hann)(noise).square().unflatten(-1, (7, 26))
+    inside = power[..., 2:-2].mean(0)
+    torch.testing.assert_close(inside, torch.ones_like(inside), atol=0.1, rtol=0)
+
+
+def test_a_rhythm_is_seen_at_its_frequency_and_frame():
+    t = torch.arange(200) / 200
+    wave = torch.sin(2 * torch.pi * 20 * t)
+    wave[:100] = 0
+    spectrum = Magnitudes(200, 100, 50)(wave).unflatten(-1, (3, 51))
+    assert spectrum.argmax(-1)[1:].tolist() == [10, 10]  # of 2 Hz each
+    assert not spectrum[0].any()
+    assert spectrum[2, 10] > 1.9 * spectrum[1, 10]
+
+
+@pytest.mark.parametrize(("n_fft", "hop", "n_frames"), [(200, 100, 1), (64, 32, 6), (30, 7, 26)])
+def test_frames_reach_the_last_sample(n_fft, hop, n_frames):
+    layer = Magnitudes(200, n_fft, hop)
+    last = torch.zeros(200)
+    last[-1] = 1
+    assert layer.n_frames == n_frames
+    assert layer(last).shape == (layer.n_features,)
+    assert layer(last).any()
+
+
+def test_each_scale_divides_a_patch_into_twice_as_many_frames():
+    scales = MultiScaleSpectraConfig(n_scales=4).build(CONTRACT, 16).content.scales
+    assert [(s.n_fft, s.n_frames) for s in scales] == [(200, 1), (100, 2), (50, 4), (25, 8)]
+
+
+def test_frames_longer_than_a_patch_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"frames of 2 s do not fit into patches of 1 s\n.*most 1"
+    ):
+        StftConfig(frame_s=2).build(CONTRACT, 16)
+
+
+def test_as_many_strides_as_kernels_are_asked_for():
+    with pytest.raises(ConfigError, match=r"strided_conv: 4 kernels and 1 strides\n.*one of each"):
+        StridedConvConfig(strides=(2,)).build(CONTRACT, 16)
