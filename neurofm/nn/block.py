@@ -34,6 +34,8 @@ class BlockStyle:
         Of the feed-forward layer.
     bias : bool
         Offsets of the feed-forward layer.
+    norm_hidden : bool
+        Normalise the bent features of the feed-forward layer, as in LUNA.
     layer_scale : float, optional
         Start value of a learned factor for each feature of what is added.
     dropout : float
@@ -48,6 +50,7 @@ class BlockStyle:
     attention: AttentionStyle = AttentionStyle()
     activation: ActivationName = "gelu"
     bias: bool = True
+    norm_hidden: bool = False
     layer_scale: float | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -87,7 +90,12 @@ class Block(nn.Module):
         self.attention = ATTENTIONS[attention](width, n_heads, style.attention)
         self.norm_feedforward = build_norm(style.norm, width, style.norm_eps)
         self.feedforward = FeedForward(
-            width, hidden, style.dropout, activation=style.activation, bias=style.bias
+            width,
+            hidden,
+            style.dropout,
+            activation=style.activation,
+            bias=style.bias,
+            norm=build_norm(style.norm, hidden, style.norm_eps) if style.norm_hidden else None,
         )
         self.dropout = nn.Dropout(style.dropout)
         self.scale_attention = self.scale_feedforward = None

@@ -14,6 +14,7 @@ from neurofm.published.eegpt import PUBLISHED_EEGPT
 from neurofm.published.entry import Published
 from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
+from neurofm.published.luna_original import PUBLISHED_LUNA
 from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.reve import PUBLISHED_REVE
 from neurofm.published.simpleconv import PUBLISHED_SIMPLECONV
@@ -31,6 +32,7 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_EEGPT,
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,
+    **PUBLISHED_LUNA,
     **PUBLISHED_MAMBA,
     **PUBLISHED_REVE,
     **PUBLISHED_SIMPLECONV,

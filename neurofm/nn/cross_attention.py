@@ -1,0 +1,99 @@
+"""Tokens that gather from other tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from neurofm.errors import ConfigError
+from neurofm.nn.attention import FullAttention, attend
+from neurofm.nn.feedforward import ActivationName, FeedForward
+
+
+class CrossAttention(nn.Module):
+    """Queries gather values by their keys, all projected.
+
+    Parameters
+    ----------
+    width, n_heads : int
+        D, and heads that share it.
+    """
+
+    def __init__(self, width: int, n_heads: int):
+        super().__init__()
+        if width % n_heads:
+            good = [h for h in range(1, width + 1) if width % h == 0]
+            raise ConfigError(
+                f"width {width} cannot be split into {n_heads} heads",
+                hint=f"n_heads may be {', '.join(map(str, good))}",
+            )
+        self.n_heads = n_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.project_out = nn.Linear(width, width)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (N, H, n, E)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """Gather.
+
+        Parameters
+        ----------
+        query : Tensor, shape (N, n, D)
+            Tokens that gather.
+        key, value : Tensor, shape (N, m, D)
+            Tokens that are gathered.
+        present : Tensor of bool, shape (N, m), optional
+            False where one of these is padding.
+
+        Returns
+        -------
+        Tensor, shape (N, n, D)
+            What each gathered.
+        """
+        q, k, v = self.query(query), self.key(key), self.value(value)
+        out = attend(self._heads(q), self._heads(k), self._heads(v), present)
+        return self.project_out(out.transpose(1, 2).flatten(-2))
+
+    def weights(self, query: Tensor, key: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return how much each query looks at each key, (N, n, m), the mean over heads."""
+        q, k = self._heads(self.query(query)), self._heads(self.key(key))
+        score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        if present is not None:
+            score = score.masked_fill(~present[:, None, None], float("-inf"))
+        return score.softmax(-1).mean(1)
+
+
+class CrossBlock(nn.Module):
+    """Tokens attend to each other, gather from others, and are mapped; each part is added.
+
+    Each part sees normalised tokens; what is gathered from is taken as it is.
+
+    Parameters
+    ----------
+    width, n_heads, hidden : int
+        Features of a token, heads, hidden features of the feed-forward layer.
+    activation : str
+        Of the feed-forward layer.
+    """
+
+    def __init__(
+        self, width: int, n_heads: int, hidden: int, *, activation: ActivationName = "gelu"
+    ):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = FullAttention(width, n_heads)
+        self.norm_cross = nn.LayerNorm(width)
+        self.cross = CrossAttention(width, n_heads)
+        self.norm_feedforward = nn.LayerNorm(width)
+        self.feedforward = FeedForward(width, hidden, activation=activation)
+
+    def forward(self, x: Tensor, others: Tensor) -> Tensor:
+        """Map tokens (N, n, D) with others (N, m, D) to the shape of the former."""
+        grid = self.norm_attention(x)[:, :, None]
+        x = x + self.attention(grid, None, None)[:, :, 0]
+        x = x + self.cross(self.norm_cross(x), others, others)
+        return x + self.feedforward(self.norm_feedforward(x))

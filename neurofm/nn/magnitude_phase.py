@@ -1,0 +1,36 @@
+"""Patches as magnitude and phase of their spectrum."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDENED = 4
+
+
+class MagnitudePhase(nn.Module):
+    """Two linear maps of magnitude and phase, as in LUNA.
+
+    The phase of a bin without an imaginary part is 0 or pi of either sign, as the FFT library
+    has it.
+
+    Parameters
+    ----------
+    patch_len : int
+        Samples in a patch.
+    width : int
+        Features out.
+    """
+
+    def __init__(self, patch_len: int, width: int):
+        super().__init__()
+        n_features = 2 * (patch_len // 2 + 1)
+        self.widen = nn.Linear(n_features, WIDENED * n_features)
+        self.narrow = nn.Linear(WIDENED * n_features, width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches (..., patch_len) to features (..., width)."""
+        spectrum = torch.fft.rfft(patches.float(), dim=-1)
+        x = torch.cat((spectrum.abs(), spectrum.angle()), dim=-1).to(patches.dtype)
+        return self.narrow(F.gelu(self.widen(x)))

@@ -1,0 +1,64 @@
+"""Tokens that gather from others, octaves of positions, and spectra as features."""
+
+import math
+
+import pytest
+import torch
+
+from neurofm.errors import ConfigError
+from neurofm.nn.cross_attention import CrossAttention, CrossBlock
+from neurofm.nn.magnitude_phase import MagnitudePhase
+from neurofm.nn.octaves import octaves, to_unit_box
+
+
+def test_cross_attention_is_that_of_torch():
+    torch.manual_seed(0)
+    ours = CrossAttention(12, 3)
+    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    maps = (ours.query, ours.key, ours.value)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([m.weight for m in maps]))
+        theirs.in_proj_bias.copy_(torch.cat([m.bias for m in maps]))
+    theirs.out_proj.load_state_dict(ours.project_out.state_dict())
+    q, k, v = torch.randn(2, 4, 12), torch.randn(2, 5, 12), torch.randn(2, 5, 12)
+    present = torch.tensor([[True] * 5, [True, False, True, True, False]])
+    out, weights = theirs(q, k, v, key_padding_mask=~present)
+    torch.testing.assert_close(ours(q, k, v, present), out)
+    torch.testing.assert_close(ours.weights(q, k, present), weights)
+
+
+def test_heads_that_do_not_share_the_width_are_refused():
+    with pytest.raises(ConfigError, match=r"width 12 cannot be split into 5 heads(.|\n)*1, 2, 3"):
+        CrossAttention(12, 5)
+
+
+def test_what_is_gathered_from_may_stand_in_any_order():
+    torch.manual_seed(0)
+    block = CrossBlock(8, 2, 16)
+    x, others = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
+    torch.testing.assert_close(block(x, others), block(x, others.flip(1)))
+    torch.testing.assert_close(block(x.flip(1), others).flip(1), block(x, others))
+
+
+def test_octaves_double_their_frequency_and_end_in_zeros():
+    waves = octaves(torch.tensor([0.1, 0.2, 0.3]), 16)
+    expected = [math.sin(0.1), math.cos(0.1), math.sin(0.2), math.cos(0.2)]
+    torch.testing.assert_close(waves[:4], torch.tensor(expected))
+    torch.testing.assert_close(waves[6:8], torch.tensor([math.sin(0.2), math.cos(0.2)]))
+    assert (waves[12:] == 0).all()
+
+
+def test_a_layout_in_a_box_knows_no_unit():
+    position = torch.randn(2, 5, 3)
+    boxed = to_unit_box(position)
+    assert boxed.amin() == 0
+    assert boxed.amax() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(to_unit_box(1000 * position + 7), boxed, rtol=1e-3, atol=1e-4)
+
+
+def test_magnitude_and_phase_tell_a_shift_of_a_sine():
+    torch.manual_seed(0)
+    features = MagnitudePhase(40, 8)
+    t = 2 * math.pi * torch.arange(40) / 10
+    assert features(t.sin()).shape == (8,)
+    assert (features(t.sin()) - features(t.cos())).abs().max() > 1e-3
