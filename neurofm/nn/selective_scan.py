@@ -21,7 +21,9 @@ from torch import Tensor
 from neurofm.errors import SignalError
 from neurofm.nn.kernels import scan_kernel
 
-STRETCH_VALUES = 1 << 18  # states of one stretch: three such arrays stay in the cache of a core
+# States of one stretch, 4 MB in three arrays. Shorter ones are as fast on an idle machine, but wait
+# for threads more often, which costs much where others are at work too.
+STRETCH_VALUES = 1 << 20
 
 
 def selective_scan(  # noqa: PLR0913 - the operands of the original, in its order
