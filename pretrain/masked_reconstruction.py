@@ -5,12 +5,11 @@ B windows, S sites, P patches, L samples a patch, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from neurofm.config import Config
 from neurofm.contract import SignalContract
@@ -18,14 +17,7 @@ from neurofm.encoder import Encoder
 from neurofm.nn.spectrum import LogPower
 from neurofm.pretrain.masks import MaskConfig, SpatialRadiusMaskConfig
 from neurofm.signals import Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A scalar to minimise, and the parts worth plotting."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
+from neurofm.training.module import Loss
 
 
 class MaskedReconstructionConfig(Config):

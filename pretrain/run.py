@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field
 
 from neurofm import checkpoint
-from neurofm.config import Config, digest_of, load_config
+from neurofm.config import Config, digest_of
 from neurofm.contract import SignalContract
 from neurofm.data.loader import Loader
 from neurofm.data.plan import LoaderConfig, WindowPlan
 from neurofm.data.several import SeveralReaders, subjects_seen
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import TrainingError
-from neurofm.pretrain.bar import StepBar
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
-from neurofm.pretrain.module import PretrainModule, Stream
+from neurofm.report.progress import progress
 from neurofm.store.reader import open_store
+from neurofm.training.fit import fit
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
+from neurofm.training.module import TrainModule
 from neurofm.training.optim import OptimConfig
+from neurofm.training.resume import resume_point
 from neurofm.training.run_folder import write_provenance
 from neurofm.training.seeding import derived_seed
-from neurofm.training.snapshots import SnapshotEvery, read_snapshot, snapshots
+from neurofm.training.snapshots import read_snapshot
 from neurofm.training.threads import torch_threads
 
 
@@ -126,13 +124,13 @@ def run(config: PretrainConfig) -> PretrainResult:
     """
     folder = Path(config.folder)
     data = _Data(config)
-    first_step, snapshot = _resume_point(config, folder, data.identity)
+    first_step, snapshot = resume_point(config, folder, data.identity, config.resume)
     write_provenance(folder, config, seed=config.seed)
     metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
     if first_step < config.steps:
         torch.manual_seed(derived_seed(config.seed, "init"))
         objective = config.objective.build(config.encoder.build(data.contract), data.contract)
-        module = PretrainModule(
+        module = TrainModule(
             objective,
             config.optim,
             total_steps=config.steps,
@@ -181,47 +179,9 @@ def _run_digest(config: PretrainConfig) -> str:
     return digest_of(values)
 
 
-def _resume_point(
-    config: PretrainConfig, folder: Path, identity: dict[str, str]
-) -> tuple[int, Path | None]:
-    """Return the step to start at, and the snapshot to start from."""
-    found = snapshots(folder / "snapshots")
-    if not found:
-        return 0, None
-    if config.resume == "never":
-        raise TrainingError(
-            f"{folder} already holds a run with snapshots up to {found[-1].name}",
-            hint="choose another folder, or set resume=auto to continue it",
-        )
-    snapshot = read_snapshot(found[-1])
-    saved = snapshot["neurofm"]
-    if saved["config"] != identity["config"]:
-        raise TrainingError(
-            f"{folder} holds a run of another config{_differences(config, folder)}",
-            hint="choose another folder for this config",
-        )
-    if saved["data"] != identity["data"]:
-        raise TrainingError(
-            f"{folder}: the stores have changed since {found[-1].name} was written, so the order "
-            "of samples would change in the middle of the run",
-            hint="start a new folder, or bring the stores back to what they were",
-        )
-    return int(snapshot["global_step"]), found[-1]
-
-
-def _differences(config: PretrainConfig, folder: Path) -> str:
-    """Name the keys in which the config beside a run differs from this one."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        return ""
-    before, now = load_config(PretrainConfig, path).to_dict(), config.to_dict()
-    keys = [key for key in now if before[key] != now[key]]
-    return f"; they differ in {', '.join(keys)}" if keys else ""
-
-
 def _fit(
     config: PretrainConfig,
-    module: PretrainModule,
+    module: TrainModule,
     data: _Data,
     first_step: int,
     snapshot: Path | None,
@@ -237,29 +197,16 @@ def _fit(
         prefetch=config.loader.prefetch,
         scale_late=True,
     )
-    folder = Path(config.folder)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings say nothing
-    trainer = lightning.Trainer(
-        max_steps=config.steps,
-        max_epochs=-1,
+    fit(
+        module,
+        loader,
+        Path(config.folder),
+        snapshot_every=config.snapshot_every,
+        snapshot=snapshot,
         accelerator=config.accelerator,
-        devices=1,
         precision=config.precision,
-        gradient_clip_val=config.optim.clip_norm,
-        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        callbacks=[
-            SnapshotEvery(folder / "snapshots", every=config.snapshot_every),
-            StepBar("pretrain", config.steps),
-        ],
-        log_every_n_steps=min(10, config.steps),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        bar=progress("pretrain", config.steps),
     )
-    with warnings.catch_warnings():
-        # Lightning's own business with torch, of no use to whoever trains
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-        trainer.fit(module, Stream(loader), ckpt_path=snapshot, weights_only=True)
 
 
 def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> Any:

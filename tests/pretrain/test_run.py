@@ -97,10 +97,10 @@ def test_a_run_killed_and_resumed_equals_one_never_stopped(store, uninterrupted,
     file.write_text(config.to_yaml())
     # the child is slowed down so that it is killed between snapshots, well before its end
     code = (
-        "import sys, time, torch, lightning, neurofm.cli, neurofm.pretrain.module as m\n"
+        "import sys, time, torch, lightning, neurofm.cli, neurofm.training.module as m\n"
         "torch.set_num_threads(1)\n"
-        "step = m.PretrainModule.training_step\n"
-        "m.PretrainModule.training_step = lambda s, b, i: (time.sleep(0.05), step(s, b, i))[1]\n"
+        "step = m.TrainModule.training_step\n"
+        "m.TrainModule.training_step = lambda s, b, i: (time.sleep(0.05), step(s, b, i))[1]\n"
         "neurofm.cli.main(sys.argv[1:])\n"
     )
     child = subprocess.Popen(

@@ -1,20 +1,28 @@
-"""The training step of pretraining, for Lightning."""
+"""The training step of every objective, for Lightning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurofm.errors import TrainingError
-from neurofm.pretrain.masked_reconstruction import MaskedReconstruction
 from neurofm.signals import Batch
 from neurofm.training.metrics_csv import MetricsCsv
 from neurofm.training.optim import OptimConfig
 from neurofm.training.seeding import derived_seed, step_generator
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A scalar to minimise, and the parts worth plotting."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
 
 
 class Stream:
@@ -36,13 +44,13 @@ class Stream:
         return iter(self.batches)
 
 
-class PretrainModule(lightning.LightningModule):
+class TrainModule(lightning.LightningModule):
     """One objective, one optimiser; every random number is a function of (seed, step).
 
     Parameters
     ----------
-    objective : MaskedReconstruction
-        What is minimised.
+    objective : Module
+        Maps a batch and a generator to the `Loss` that is minimised.
     optim : OptimConfig
         How.
     total_steps : int
@@ -57,7 +65,7 @@ class PretrainModule(lightning.LightningModule):
 
     def __init__(
         self,
-        objective: MaskedReconstruction,
+        objective: nn.Module,
         optim: OptimConfig,
         *,
         total_steps: int,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import lightning
 
-from neurofm.report.progress import progress
-
 
 class StepBar(lightning.Callback):
-    """A bar over optimiser steps, quiet where there is no terminal."""
+    """A bar over optimiser steps.
 
-    def __init__(self, description: str, total: int):
-        self.description = description
-        self.total = total
+    Parameters
+    ----------
+    bar : context manager
+        Yields what advances the bar by a number of steps; see `neurofm.report.progress`.
+    """
+
+    def __init__(self, bar: AbstractContextManager[Callable[[int], None]]):
+        self.bar = bar
         self.stack = ExitStack()
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Open the bar at the step the run starts from."""
-        self.advance = self.stack.enter_context(progress(self.description, self.total))
+        self.advance = self.stack.enter_context(self.bar)
         self.advance(trainer.global_step)
 
     def on_train_batch_end(self, *_: Any) -> None:
