@@ -12,6 +12,7 @@ from neurofm.published.duin_tasks import PUBLISHED_DUIN_TASKS
 from neurofm.published.duin_tokenizer import PUBLISHED_DUIN_TOKENIZER
 from neurofm.published.eegpt import PUBLISHED_EEGPT
 from neurofm.published.entry import Published
+from neurofm.published.ephys_tokenizer import PUBLISHED_EPHYS_TOKENIZER
 from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.luna_original import PUBLISHED_LUNA
@@ -30,6 +31,7 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_DUIN_TASKS,
     **PUBLISHED_DUIN_TOKENIZER,
     **PUBLISHED_EEGPT,
+    **PUBLISHED_EPHYS_TOKENIZER,
     **PUBLISHED_FEMBA,
     **PUBLISHED_LABRAM,
     **PUBLISHED_LUNA,

@@ -16,7 +16,6 @@ READY = [folder for folder in FOLDERS if harness.model_of(folder) in ADAPTERS]
 
 # Models whose parts are not here yet; a new part takes its line away.
 AWAITED = {
-    "EphysTokenizer",
     "MEG-GPT",
 }
 
