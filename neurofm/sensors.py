@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +118,17 @@ class Sensors:
         pairs = zip(self.ch_names, self.reference, strict=True)
         return np.array([bool(ref) and name.endswith(f"-{ref}") for name, ref in pairs], bool)
 
+    @cached_property
+    def name_code(self) -> np.ndarray:
+        """Codes of the channels' names (see `channel_name`), int64, shape (C,)."""
+        pairs = zip(self.ch_names, self.kind, strict=True)
+        return np.array([text_code(channel_name(n, SensorKind(k))) for n, k in pairs], np.int64)
+
+    @cached_property
+    def region_code(self) -> np.ndarray:
+        """Codes of the channels' regions, int64, shape (C,); zero where none is known."""
+        return np.array([text_code(region or "") for region in self.region], np.int64)
+
     def of_kind(self, kind: SensorKind) -> np.ndarray:
         """Return the indices of the channels of one kind, shape (n,)."""
         return np.flatnonzero(self.kind == kind)
@@ -180,6 +193,24 @@ class Sensors:
             # stores of before references were recorded
             reference=tuple(table.get("reference", ())),
         )
+
+
+@cache
+def text_code(text: str) -> int:
+    """Return a number for a name, the same everywhere; zero for no name."""
+    if not text:
+        return 0
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # fits a signed integer
+
+
+def channel_name(name: str, kind: SensorKind) -> str:
+    """Return a channel's name as tables of names have it.
+
+    That of an EEG electrode as it is; others with their kind before it, ``seeg:C3``, since a
+    contact of a shaft is no electrode of the scalp even where it is called the same.
+    """
+    return name if kind is SensorKind.EEG else f"{kind.label}:{name}"
 
 
 def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sensors:

@@ -278,6 +278,8 @@ class Batch(_Movable):
         Standard units per count.
     clip : float, optional
         Largest magnitude once scaled; given with `scale`.
+    name_code, region_code : Tensor of int64, shape (B, C), optional
+        What `Sensors` has under these names: for tokenizers whose places are rows of a table.
     """
 
     signal: Tensor
@@ -293,6 +295,8 @@ class Batch(_Movable):
     target: Tensor | None = None
     scale: Tensor | None = None
     clip: float | None = None
+    name_code: Tensor | None = None
+    region_code: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.signal.shape[0])

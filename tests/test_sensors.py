@@ -5,7 +5,15 @@ from mne._fiff.constants import FIFF
 
 from neurofm.electrodes import normalise_name, template_positions
 from neurofm.errors import SensorError
-from neurofm.sensors import Knowledge, SensorKind, Sensors, kind_of, sensors_from_info
+from neurofm.sensors import (
+    Knowledge,
+    SensorKind,
+    Sensors,
+    channel_name,
+    kind_of,
+    sensors_from_info,
+    text_code,
+)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +170,25 @@ def test_real_devices_have_the_kinds_their_vendors_say(test_data, name):
     assert sensors.located.all()
     inside = np.linalg.norm(sensors.position, axis=1) < 0.4
     assert inside.all()
+
+
+def test_names_and_regions_have_codes_that_tell_kinds_apart():
+    names = ("C3", "Cz", "LA1")
+    sensors = Sensors(
+        ch_names=names,
+        kind=np.array([SensorKind.EEG, SensorKind.SEEG, SensorKind.SEEG], np.int8),
+        position=np.zeros((3, 3), np.float32),
+        orientation=np.zeros((3, 3), np.float32),
+        known=np.full(3, Knowledge.ABSENT, np.int8),
+        oriented=np.zeros(3, bool),
+        region=("V1", None, "V1"),
+    )
+    assert [channel_name(n, SensorKind(k)) for n, k in zip(names, sensors.kind, strict=True)] == [
+        "C3",
+        "seeg:Cz",
+        "seeg:LA1",
+    ]
+    assert sensors.name_code.dtype == np.int64
+    assert sensors.name_code[0] == text_code("C3") == 8804020754587210947
+    assert len({*sensors.name_code, text_code("Cz"), text_code("LA1")}) == 5
+    assert sensors.region_code.tolist() == [text_code("V1"), 0, text_code("V1")]
