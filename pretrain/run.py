@@ -164,6 +164,7 @@ class _Data:
             patches=tokenizer.n_patches(self.contract.n_times),
             token_budget=config.loader.token_budget,
             seed=config.seed,
+            cut=config.loader.cut,
         )
         columns = ["recording_id", "n_times", "n_channels", "source_hash"]
         rows = self.reader.index[columns].astype(str).sort_values("recording_id")
@@ -175,7 +176,7 @@ def _run_digest(config: PretrainConfig) -> str:
     values = config.to_dict()
     for key in ("folder", "resume", "snapshot_every", "stores", "accelerator", "threads"):
         values.pop(key)
-    values["loader"] = {"token_budget": config.loader.token_budget}
+    values["loader"] = config.loader.model_dump(include={"token_budget", "cut"})
     return digest_of(values)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from pydantic import Field
 from neurofm.config import Config
 from neurofm.errors import ConfigError, SignalError
 
+Cut = Literal["grid", "anywhere"]
 _ROUNDS = 6
 _FEW = 1024
 
@@ -33,11 +35,14 @@ class LoaderConfig(Config):
         Threads that read and decode.
     prefetch : int
         Batches made ahead of the consumer.
+    cut : "grid" or "anywhere"
+        Where windows begin; see `WindowPlan`.
     """
 
     token_budget: int = Field(default=8192, ge=1)
     threads: int = Field(default=2, ge=1)
     prefetch: int = Field(default=4, ge=1)
+    cut: Cut = "grid"
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,11 @@ class _Bucket:
 class WindowPlan:
     """Every window of every good span once an epoch, shuffled, in batches of one montage size.
 
-    Windows tile each span from a phase drawn anew each epoch, so that over epochs a model
-    sees a recording cut at every place. Batches of one bucket differ in size by at most one.
+    Windows tile each span. On the ``grid`` they begin at whole multiples of their length in
+    the recording, where the chunks of a store begin, wherever that costs no window; cut
+    ``anywhere`` they begin at a phase drawn anew each epoch, so that over epochs a model sees
+    a recording cut at every place: for small sets, as a window then takes two chunks. Batches of
+    one bucket differ in size by at most one.
 
     Parameters
     ----------
@@ -86,6 +94,8 @@ class WindowPlan:
         Channels times patches in a batch, at most; one window at least.
     seed : int
         Everything random follows from it.
+    cut : "grid" or "anywhere"
+        Where windows begin.
 
     Attributes
     ----------
@@ -103,7 +113,14 @@ class WindowPlan:
     """
 
     def __init__(
-        self, index: pd.DataFrame, *, n_times: int, patches: int, token_budget: int, seed: int
+        self,
+        index: pd.DataFrame,
+        *,
+        n_times: int,
+        patches: int,
+        token_budget: int,
+        seed: int,
+        cut: Cut = "grid",
     ):
         for name, value in (
             ("n_times", n_times),
@@ -114,6 +131,7 @@ class WindowPlan:
                 raise ConfigError(f"{name} must be positive, got {value}")
         self.n_times = n_times
         self.seed = seed
+        self.cut = cut
         self._recording_ids, spans = _spans(index)
         fitting = spans[spans["stop"] - spans["start"] >= n_times]
         if fitting.empty:
@@ -165,10 +183,16 @@ class WindowPlan:
         for span, position in zip(spans.tolist(), within.tolist(), strict=True):
             recording_id = self._recording_ids[bucket.recording[span]]
             start = int(bucket.start[span])
-            draw = _draw(f"{self.seed}/{epoch}/{recording_id}/{start}")
-            phase = draw % (int(bucket.slack[span]) + 1)
+            phase = self._phase(recording_id, start, int(bucket.slack[span]), epoch)
             refs.append(WindowRef(recording_id, start + phase + position * self.n_times))
         return tuple(refs)
+
+    def _phase(self, recording_id: str, start: int, slack: int, epoch: int) -> int:
+        """Return how many samples of a span lie before its first window."""
+        if self.cut == "anywhere":
+            return _draw(f"{self.seed}/{epoch}/{recording_id}/{start}") % (slack + 1)
+        to_grid = -start % self.n_times
+        return to_grid if to_grid <= slack else 0
 
 
 def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:

@@ -53,9 +53,8 @@ def create_store(
     contract : SignalContract
         What every recording in it has been made to be.
     chunk_s : float, optional
-        Length of a chunk in seconds; by default a quarter of the contract's window, or a
-        second where that is longer, but no more than the window. Windows start anywhere: with
-        chunks of a whole window two would be decoded for each.
+        Length of a chunk in seconds; by default the contract's window, or as many windows as
+        make a second. A loader cuts windows where chunks begin, and decodes one for each.
 
     Raises
     ------
@@ -88,8 +87,8 @@ def create_store(
 
 def _chunk_len(contract: SignalContract) -> int:
     """Return the samples of a chunk: see docs/store.md for the table that chose them."""
-    second = math.ceil(contract.sfreq)  # shorter chunks cost more to handle than to decode
-    return min(contract.n_times, max(second, math.ceil(contract.n_times / 4)))
+    # shorter chunks cost more to handle than to decode
+    return contract.n_times * max(1, math.ceil(contract.sfreq / contract.n_times))
 
 
 def _is_unfinished(store: Location) -> bool:

@@ -40,8 +40,10 @@ MIXED = make_index(
 )
 
 
-def make_plan(index=MIXED, seed=0, n_times=100, patches=2, token_budget=64):
-    return WindowPlan(index, n_times=n_times, patches=patches, token_budget=token_budget, seed=seed)
+def make_plan(index=MIXED, seed=0, n_times=100, patches=2, token_budget=64, cut="anywhere"):
+    return WindowPlan(
+        index, n_times=n_times, patches=patches, token_budget=token_budget, seed=seed, cut=cut
+    )
 
 
 def epoch(plan, number):
@@ -106,6 +108,32 @@ def test_epochs_and_seeds_differ():
     assert {r.start % 100 for r in windows(epoch(plan, 0)) if r.recording_id == "r1"} != {
         r.start % 100 for r in windows(epoch(plan, 1)) if r.recording_id == "r1"
     }
+
+
+@given(spans_of_a_recording, st.integers(0, 5))
+def test_windows_on_the_grid_are_as_many_and_begin_where_chunks_do_if_that_costs_none(
+    edges, number
+):
+    index = make_index((4, edges), (4, [0.0, 9.0]))
+    grid, anywhere = (make_plan(index, cut=cut) for cut in ("grid", "anywhere"))
+    assert grid.n_windows == anywhere.n_windows
+    starts = {}
+    for ref in windows(epoch(grid, number)):
+        starts.setdefault(ref.recording_id, []).append(ref.start)
+    assert all(start % 100 == 0 for start in starts["r1"])
+    for low, high in np.reshape(edges, (-1, 2)):
+        first, stop = np.ceil(low * SFREQ - 1e-6), np.floor(high * SFREQ + 1e-6)
+        here = [s for s in starts.get("r0", ()) if first <= s and s + 100 <= stop]
+        on_grid = (stop - np.ceil(first / 100) * 100) // 100
+        if here and on_grid == (stop - first) // 100:
+            assert all(s % 100 == 0 for s in here)
+
+
+def test_the_grid_is_the_same_in_every_epoch():
+    plan = make_plan(cut="grid")
+    first, second = ({(r.recording_id, r.start) for r in windows(epoch(plan, n))} for n in (0, 1))
+    assert first == second
+    assert epoch(plan, 0) != epoch(plan, 1)
 
 
 def test_each_epoch_puts_other_windows_together():
