@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ActivationName = Literal["gelu", "relu", "selu", "silu", "geglu", "swiglu"]
+ActivationName = Literal["gelu", "relu", "leaky_relu", "selu", "silu", "geglu", "swiglu"]
 _BENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "relu": F.relu,
+    "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),
     "selu": F.selu,
     "silu": F.silu,
     "geglu": F.gelu,

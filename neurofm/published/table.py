@@ -17,6 +17,7 @@ from neurofm.published.femba import PUBLISHED_FEMBA
 from neurofm.published.labram import PUBLISHED_LABRAM
 from neurofm.published.luna_original import PUBLISHED_LUNA
 from neurofm.published.mamba import PUBLISHED_MAMBA
+from neurofm.published.meg_gpt_original import PUBLISHED_MEG_GPT
 from neurofm.published.reve import PUBLISHED_REVE
 from neurofm.published.simpleconv import PUBLISHED_SIMPLECONV
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
@@ -36,6 +37,7 @@ PUBLISHED: dict[str, Published] = {
     **PUBLISHED_LABRAM,
     **PUBLISHED_LUNA,
     **PUBLISHED_MAMBA,
+    **PUBLISHED_MEG_GPT,
     **PUBLISHED_REVE,
     **PUBLISHED_SIMPLECONV,
     **PUBLISHED_VQNSP,
