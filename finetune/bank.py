@@ -95,6 +95,9 @@ def _widened(batch: Batch, n_channels: int) -> Batch:
             ("located", 0),
             ("oriented", 0),
             ("present", 0),
+            ("name_code", 0),
+            ("region_code", 0),
         )
+        if getattr(batch, name) is not None
     }
     return replace(batch, **wider)

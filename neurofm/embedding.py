@@ -20,7 +20,7 @@ from neurofm.errors import ConfigError, SignalError, unknown_name
 from neurofm.nn.pool import MeanPool
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import dropped_channels, harmonise
-from neurofm.sensors import SensorKind, Sensors, brain_picks
+from neurofm.sensors import SensorKind, Sensors, brain_picks, text_code
 from neurofm.signals import Batch, Entities, Event, Recording
 
 _log = logging.getLogger("neurofm")
@@ -88,6 +88,8 @@ def make_batch(signal: np.ndarray, sensors: Sensors, sfreq: float) -> Batch:
         oriented=share(sensors.oriented, torch.bool),
         present=torch.ones(signal.shape[:2], dtype=torch.bool),
         sfreq=sfreq,
+        name_code=share(sensors.name_code, torch.int64),
+        region_code=share(sensors.region_code, torch.int64),
     )
 
 
@@ -275,6 +277,8 @@ _WITNESS_KINDS = (
     SensorKind.SEEG,
     SensorKind.ECOG,
 )
+# for places by table of names: two that the default one has, and four that it has not
+_WITNESS_NAMES = ("Fp1", "Cz", "mag:1", "grad_planar:1", "seeg:LA1", "ecog:G1")
 
 
 def witness(encoder: Encoder, contract: SignalContract) -> Tensor:
@@ -316,6 +320,8 @@ def witness(encoder: Encoder, contract: SignalContract) -> Tensor:
         oriented=(kind == SensorKind.MAG) | (kind == SensorKind.GRAD_PLANAR),
         present=present,
         sfreq=contract.sfreq,
+        name_code=torch.tensor([text_code(n) for n in _WITNESS_NAMES]).expand(shape),
+        region_code=torch.zeros(shape, dtype=torch.int64),
     )
     return embed_batch(encoder, batch, MeanPool())
 

@@ -21,6 +21,7 @@ from neurofm.nn.place import HEAD_M, MAX_KINDS
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.brain_parts import BrainEncoder, BrainParts, BrainPartsConfig
 from neurofm.tokenizers.patch import PatchConfig, Tokenizer
+from neurofm.tokenizers.place import FourierPlaceConfig
 
 _STEEPEST = 8  # the largest ratio that is chosen where none is given
 _MOMENTS = 4  # of a patch, at most, where no ratios are given
@@ -56,6 +57,7 @@ class BrainTokenizerConfig(PatchConfig):
 
     name: Literal["brain_tokenizer"] = "brain_tokenizer"
     spectrum: Literal[False] = False
+    place: FourierPlaceConfig = FourierPlaceConfig()
     ratios: tuple[int, ...] | None = None
     n_filters: int = Field(default=8, ge=2, multiple_of=2)
     kernel: int = Field(default=5, ge=1)
@@ -169,9 +171,13 @@ def keep_scale(parts: BrainEncoder) -> None:
         initialise_linear(layer)
 
 
-def geometry(batch: Batch) -> Tensor:
-    """Return position and orientation of each channel, (B, C, 6), about one in size."""
-    position = (batch.position / HEAD_M).masked_fill(~batch.located[..., None], 0.0)
+def geometry(batch: Batch, moved: Tensor | None = None) -> Tensor:
+    """Return position and orientation of each channel, (B, C, 6), about one in size.
+
+    `moved` (B, C, 3), in metres, is added to positions.
+    """
+    position = batch.position if moved is None else batch.position + moved
+    position = (position / HEAD_M).masked_fill(~batch.located[..., None], 0.0)
     orientation = batch.orientation.masked_fill(~batch.oriented[..., None], 0.0)
     return torch.cat((position, orientation), -1)
 

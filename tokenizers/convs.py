@@ -32,7 +32,7 @@ class _PatchConvsConfig(PatchConfig):
     def around(self, content: PatchConvTokens, contract: SignalContract, width: int) -> Tokenizer:
         """Return a tokenizer around the convolutions."""
         kind = WindowNormed if self.norm_over == "window" else Tokenizer
-        return kind(content, self.patch_len(contract), contract.sfreq, width)
+        return kind(content, self.patch_len(contract), contract.sfreq, width, self.place)
 
 
 class LabramConvConfig(_PatchConvsConfig):

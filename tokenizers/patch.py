@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ContractError, SignalError
-from neurofm.nn.place import PlaceEncoding
 from neurofm.nn.spectrum import LogPower
 from neurofm.signals import Batch, Grid, whole_samples
+from neurofm.tokenizers.place import FourierPlaceConfig, PlaceConfig
 
 QUIET = 1e-3  # deviations; below it a patch counts as silent
 
@@ -33,10 +33,13 @@ class PatchConfig(Config):
         Add a linear map of the patch's log power spectrum to its token, as CBraMod does
         (Wang et al. 2025, sec. 2.2): power is no linear function of the samples, and a small
         model spends long on learning it.
+    place : PlaceConfig
+        How a token knows where it is.
     """
 
     patch_s: float = Field(default=1.0, gt=0)
     spectrum: bool = False
+    place: PlaceConfig = FourierPlaceConfig()
 
     def patch_len(self, contract: SignalContract) -> int:
         """Return the samples in one patch.
@@ -63,7 +66,7 @@ class PatchConfig(Config):
         if self.spectrum:
             log_power = LogPower(patch_len, contract.sfreq, contract.band_hz)
             content = WithSpectrum(content, log_power, width)
-        return Tokenizer(content, patch_len, contract.sfreq, width)
+        return Tokenizer(content, patch_len, contract.sfreq, width, self.place)
 
 
 class LinearPatchConfig(PatchConfig):
@@ -200,12 +203,21 @@ class Tokenizer(nn.Module):
         Sampling rate in hertz of the signals it is for.
     width : int
         Features of a token.
+    place : PlaceConfig, optional
+        How a token knows where it is.
     """
 
-    def __init__(self, content: nn.Module, patch_len: int, sfreq: float, width: int):
+    def __init__(
+        self,
+        content: nn.Module,
+        patch_len: int,
+        sfreq: float,
+        width: int,
+        place: PlaceConfig | None = None,
+    ):
         super().__init__()
         self.content = content
-        self.place = PlaceEncoding(width)
+        self.place = (place or FourierPlaceConfig()).build(width)
         self.patch_len = patch_len
         self.sfreq = sfreq
         self.width = width
@@ -256,21 +268,14 @@ class Tokenizer(nn.Module):
         """
         self._check(batch)
         patches = self.patches(batch.signal)
-        dtype = self.place.unknown_position.dtype
+        dtype = self.place.kind.weight.dtype
         present = batch.present[..., None].expand(patches.shape[:3])
         # replaced before and after: a value that is not finite in padding spoils no gradient
         patches = patches.masked_fill(~present[..., None], 0.0)
         content = self.tokens(patches.to(dtype), present).masked_fill(~present[..., None], 0.0)
-        place = self.place(
-            batch.position,
-            batch.orientation,
-            batch.kind,
-            located=batch.located,
-            oriented=batch.oriented,
-        )
         return Grid(
             content=content,
-            place=place[:, :, None],
+            place=self.place.of(batch, self.patch_len / self.sfreq, patches.shape[2]),
             present=present,
             position=batch.position,
             located=batch.located,

@@ -17,6 +17,7 @@ from neurofm.nn.patch_plane import PatchPlane
 from neurofm.nn.scan_order import order_through_head
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.patch import PatchConfig, Tokenizer
+from neurofm.tokenizers.place import FourierPlaceConfig
 
 
 class PlanePatchConfig(PatchConfig):
@@ -35,6 +36,7 @@ class PlanePatchConfig(PatchConfig):
     name: Literal["plane_patch"] = "plane_patch"
     n_channels: int = Field(default=2, ge=1)
     spectrum: Literal[False] = False
+    place: FourierPlaceConfig = FourierPlaceConfig()
 
     def build(self, contract: SignalContract, width: int) -> PlaneTokenizer:
         """Build the module.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neurofm.nn.initialise import initialise_linear
+from neurofm.signals import Batch
 
 # Cycles a metre. Wavelengths of 1.6 to 25 cm: from neighbours in a dense array to a whole head.
 # Powers of two, so that they stay exact when the module is cast to half precision.
@@ -78,6 +79,16 @@ class PlaceEncoding(nn.Module):
         )
         normal = torch.where(oriented[..., None], orientation.to(dtype), self.unknown_orientation)
         return self.combine(torch.cat((where, normal, self.kind(kind)), dim=-1))
+
+    def of(self, batch: Batch, patch_s: float, n_patches: int) -> Tensor:
+        """Encode the channels of a batch, the same in every patch: (B, C, 1, width)."""
+        return self(
+            batch.position,
+            batch.orientation,
+            batch.kind,
+            located=batch.located,
+            oriented=batch.oriented,
+        )[:, :, None]
 
     def _waves(self, position: Tensor) -> Tensor:
         position = position.float()  # a phase of many turns needs more digits than half precision
