@@ -13,6 +13,7 @@ from neurofm.errors import NeurofmError
 # name: (module with CONFIG, plan and run, what --help says); configs lie under configs/<name>/
 STAGES = {
     "preprocess": ("neurofm.preprocessing.run", "recordings -> store"),
+    "tokenize": ("neurofm.tokenizers.run", "store -> tokenizer"),
     "pretrain": ("neurofm.pretrain.run", "store -> encoder"),
     "finetune": ("neurofm.finetune.run", "encoder and labels -> scores"),
 }

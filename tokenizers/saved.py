@@ -1,0 +1,203 @@
+"""A trained tokenizer in a folder: its config, its weights, and the signals it is for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from neurofm.config import Config, parse_config
+from neurofm.contract import SignalContract
+from neurofm.errors import CheckpointError, ConfigError
+from neurofm.nn.weights import check_fit, digest_of_state, read_weights, storable
+from neurofm.tokenizers.brain import BrainTokenizer, BrainTokenizerConfig
+from neurofm.tokenizers.brain_parts import BrainParts
+
+FORMAT = 1
+CONFIG, WEIGHTS = "tokenizer.json", "model.safetensors"
+_OF_THE_SLOT = ("discrete", "frozen")  # what an encoder decides, whatever was trained
+
+
+class SavedConfig(Config):
+    """Everything ``tokenizer.json`` holds."""
+
+    format: int
+    tokenizer: BrainTokenizerConfig
+    contract: SignalContract
+    provenance: dict[str, Any]
+    training: dict[str, Any]
+    weights: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedTokenizer:
+    """A tokenizer that was read.
+
+    Attributes
+    ----------
+    parts : BrainParts
+        Encoder, codes and decoder, in evaluation mode.
+    config : BrainTokenizerConfig
+        Architecture.
+    contract : SignalContract
+        The signals it is for.
+    provenance, training : dict
+        What it saw, and how.
+    digest : str
+        Twelve characters that identify the weights.
+    """
+
+    parts: BrainParts
+    config: BrainTokenizerConfig
+    contract: SignalContract
+    provenance: dict[str, Any]
+    training: dict[str, Any]
+    digest: str
+
+
+def save_tokenizer(
+    path: Path,
+    parts: BrainParts,
+    config: BrainTokenizerConfig,
+    *,
+    contract: SignalContract,
+    provenance: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> Path:
+    """Write a tokenizer; it appears complete or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The folder. An older tokenizer there is replaced.
+    parts : BrainParts
+        What was trained.
+    config : BrainTokenizerConfig
+        Its architecture.
+    contract : SignalContract
+        The signals it was trained on.
+    provenance, training : mapping
+        Plain values.
+
+    Raises
+    ------
+    CheckpointError
+        If a weight is not finite, or the folder holds something else.
+    """
+    if path.exists() and not (path / CONFIG).is_file():
+        raise CheckpointError(f"{path} exists and is no tokenizer", hint="choose another folder")
+    state = storable(parts)
+    values = SavedConfig(
+        format=FORMAT,
+        tokenizer=config,
+        contract=contract,
+        provenance=dict(provenance),
+        training=dict(training),
+        weights=digest_of_state(state),
+    ).to_dict()
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file(state, fresh / WEIGHTS, metadata={"format": "pt"})
+    (fresh / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for name in (WEIGHTS, CONFIG):
+        with (fresh / name).open("rb") as file:
+            os.fsync(file.fileno())
+    if path.exists():
+        shutil.rmtree(path)
+    fresh.rename(path)
+    return path
+
+
+def load_tokenizer(path: str | Path) -> SavedTokenizer:
+    """Read a tokenizer and make sure that it is whole.
+
+    Raises
+    ------
+    CheckpointError
+        If something is missing, damaged or does not fit; the message names it.
+    """
+    folder = Path(path)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} is no tokenizer: {name} is missing",
+                hint="name the folder `tokenizer` that `neurofm tokenize` wrote at its end",
+            )
+    where = folder / CONFIG
+    try:
+        values = json.loads(where.read_text(encoding="utf-8"))
+        config = parse_config(SavedConfig, values, where=str(where))
+        # the draws of initial weights are thrown away: they must not move the caller's generator
+        with torch.random.fork_rng(devices=[]):
+            parts = config.tokenizer.build_parts(config.contract)
+    except ConfigError as error:
+        raise CheckpointError(error.problem, hint=error.hint) from None
+    except ValueError as error:
+        raise CheckpointError(f"{where} is not JSON: {error}") from None
+    if config.format != FORMAT:
+        raise CheckpointError(f"{where}: format {config.format}, this version reads {FORMAT}")
+    state = read_weights(folder / WEIGHTS)
+    check_fit(parts.state_dict(), state, str(folder / WEIGHTS))
+    if (found := digest_of_state(state)) != config.weights:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: the weights have digest {found}, {CONFIG} was written for "
+            f"{config.weights}",
+            hint="the file is damaged, or belongs to another tokenizer; fetch both again",
+        )
+    parts.load_state_dict(state)
+    return SavedTokenizer(
+        parts=parts.eval(),
+        config=config.tokenizer,
+        contract=config.contract,
+        provenance=config.provenance,
+        training=config.training,
+        digest=found,
+    )
+
+
+def put_into(
+    slot: BrainTokenizer,
+    config: BrainTokenizerConfig,
+    contract: SignalContract,
+    saved: SavedTokenizer,
+) -> None:
+    """Give an encoder's tokenizer what ``neurofm tokenize`` has learnt.
+
+    Parameters
+    ----------
+    slot : BrainTokenizer
+        Changed in place; what brings tokens to the encoder's width keeps its weights.
+    config, contract : BrainTokenizerConfig, SignalContract
+        Those of the encoder.
+    saved : SavedTokenizer
+        What was read.
+
+    Raises
+    ------
+    CheckpointError
+        If it is another architecture, by the names of what differs.
+    ContractError
+        If it is for other signals.
+    """
+    contract.require_same(saved.contract, "the encoder", "the tokenizer")
+    ours, theirs = config.to_dict(), saved.config.to_dict()
+    differing = [
+        f"{key}: {ours[key]!r} against {theirs[key]!r}"
+        for key in ours
+        if key not in _OF_THE_SLOT and ours[key] != theirs[key]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"the encoder's tokenizer is not the one that was trained: {'; '.join(differing)}",
+            hint="copy the values of the tokenizer's config into the encoder's",
+        )
+    state = saved.parts.state_dict()
+    slot.content.load_state_dict({name: state[name] for name in slot.content.state_dict()})
