@@ -14,6 +14,8 @@ from neurofm.errors import ConfigError, SensorError
 from neurofm.sensors import Sensors
 from neurofm.signals import Batch, CountReader, WindowReader
 
+MONTAGES = 256  # whose tensors are remembered
+
 
 def collate(
     reader: WindowReader,
@@ -118,20 +120,43 @@ def _scales(reader: CountReader, refs: Sequence[WindowRef], shape: tuple[int, in
 
 def _channels(sensors: Sequence[Sensors], shape: tuple[int, int]) -> dict[str, Tensor]:
     """Return what is known of each channel; zeros and False where there is none."""
+    first = sensors[0] if sensors else None
+    if all(montage is first for montage in sensors):
+        # most batches are of one montage, whose tensors its windows share: nobody writes into them
+        table = _known_montage(first, shape[1])
+        return {name: row.expand(shape[0], *row.shape) for name, row in table.items()}
+    tables = [_known_montage(montage, shape[1]) for montage in sensors]
+    return {name: torch.stack([table[name] for table in tables]) for name in tables[0]}
+
+
+# Montages by identity: to compare two by value takes longer than to build the tensors anew.
+_KNOWN: dict[tuple[int, int], tuple[Sensors | None, dict[str, Tensor]]] = {}
+
+
+def _known_montage(montage: Sensors | None, n_channels: int) -> dict[str, Tensor]:
+    key = (id(montage), n_channels)
+    found = _KNOWN.get(key)
+    if found is None or found[0] is not montage:
+        if len(_KNOWN) >= MONTAGES:
+            _KNOWN.clear()
+        found = _KNOWN[key] = (montage, _of_montage(montage, n_channels))
+    return found[1]
+
+
+def _of_montage(montage: Sensors | None, n_channels: int) -> dict[str, Tensor]:
+    """Return the channels of a montage as tensors, padded to `n_channels`."""
     table: dict[str, np.ndarray] = {
-        "position": np.zeros((*shape, 3), np.float32),
-        "orientation": np.zeros((*shape, 3), np.float32),
-        "kind": np.zeros(shape, np.int64),
-        "located": np.zeros(shape, bool),
-        "oriented": np.zeros(shape, bool),
-        "present": np.zeros(shape, bool),
+        "position": np.zeros((n_channels, 3), np.float32),
+        "orientation": np.zeros((n_channels, 3), np.float32),
+        "kind": np.zeros(n_channels, np.int64),
+        "located": np.zeros(n_channels, bool),
+        "oriented": np.zeros(n_channels, bool),
+        "present": np.zeros(n_channels, bool),
+        "name_code": np.zeros(n_channels, np.int64),
+        "region_code": np.zeros(n_channels, np.int64),
     }
-    for i, montage in enumerate(sensors):
-        here = slice(len(montage))
-        table["position"][i, here] = montage.position
-        table["orientation"][i, here] = montage.orientation
-        table["kind"][i, here] = montage.kind
-        table["located"][i, here] = montage.located
-        table["oriented"][i, here] = montage.oriented
-        table["present"][i, here] = True
+    if montage is not None:
+        here = len(montage)
+        for name, values in table.items():
+            values[:here] = True if name == "present" else getattr(montage, name)
     return {name: torch.from_numpy(values) for name, values in table.items()}
