@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -15,11 +15,14 @@ from neurofm.contract import SignalContract
 from neurofm.data.loader import Loader
 from neurofm.data.plan import LoaderConfig, WindowPlan
 from neurofm.data.several import SeveralReaders, subjects_seen
-from neurofm.encoder import EncoderConfig
-from neurofm.errors import TrainingError
+from neurofm.encoder import Encoder, EncoderConfig
+from neurofm.errors import ConfigError, TrainingError
+from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.report.progress import progress
 from neurofm.store.reader import open_store
+from neurofm.tokenizers.brain import BrainTokenizer, BrainTokenizerConfig
+from neurofm.tokenizers.saved import SavedTokenizer, load_tokenizer, put_into
 from neurofm.training.fit import fit
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.module import TrainModule
@@ -29,6 +32,10 @@ from neurofm.training.run_folder import write_provenance
 from neurofm.training.seeding import derived_seed
 from neurofm.training.snapshots import read_snapshot
 from neurofm.training.threads import torch_threads
+
+ObjectiveConfig = Annotated[
+    MaskedReconstructionConfig | CodePredictionConfig, Field(discriminator="name")
+]
 
 
 class PretrainConfig(Config):
@@ -40,6 +47,9 @@ class PretrainConfig(Config):
         Paths of the stores. They must have one contract.
     folder : str
         Where snapshots, logs and the checkpoint go.
+    tokenizer_from : str, optional
+        A folder that ``neurofm tokenize`` wrote: the encoder's tokenizer, which must be of the
+        same architecture, starts from its weights, or keeps them where it is frozen.
     encoder, objective, loader, optim
         The parts.
     steps : int
@@ -59,8 +69,9 @@ class PretrainConfig(Config):
 
     stores: tuple[str, ...] = Field(min_length=1)
     folder: str
+    tokenizer_from: str | None = None
     encoder: EncoderConfig
-    objective: MaskedReconstructionConfig = Field(default_factory=MaskedReconstructionConfig)
+    objective: ObjectiveConfig = Field(default_factory=MaskedReconstructionConfig)
     loader: LoaderConfig = Field(default_factory=LoaderConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     steps: int = Field(gt=0)
@@ -73,6 +84,10 @@ class PretrainConfig(Config):
 
 
 CONFIG = PretrainConfig
+_GOODNESS = {
+    "signal_explained": "hidden signal explained",
+    "accuracy": "hidden codes predicted",
+}
 
 
 @dataclass(frozen=True)
@@ -89,9 +104,12 @@ class PretrainResult:
         tail = self.metrics[-max(1, len(self.metrics) // 20) :]
         last = {key: sum(row[key] for row in tail) / len(tail) for key in tail[0]}
         resumed = f", resumed at {self.first_step}" if self.first_step else ""
+        good = ", ".join(
+            f"{what} {last[key]:.1%}" for key, what in _GOODNESS.items() if key in last
+        )
         return (
             f"pretrained {len(self.metrics)} steps{resumed}: loss {self.metrics[0]['loss']:.3f} -> "
-            f"{last['loss']:.3f}, hidden signal explained {last['signal_explained']:.1%}\n"
+            f"{last['loss']:.3f}, {good}\n"
             f"checkpoint: {self.checkpoint}"
         )
 
@@ -129,7 +147,7 @@ def run(config: PretrainConfig) -> PretrainResult:
     metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
     if first_step < config.steps:
         torch.manual_seed(derived_seed(config.seed, "init"))
-        objective = config.objective.build(config.encoder.build(data.contract), data.contract)
+        objective = config.objective.build(_encoder(config, data), data.contract)
         module = TrainModule(
             objective,
             config.optim,
@@ -157,6 +175,8 @@ class _Data:
             store.contract.require_same(other.contract, first, path)
         self.contract: SignalContract = store.contract
         self.reader = SeveralReaders(stores)
+        where = config.tokenizer_from
+        self.tokenizer = None if where is None else load_tokenizer(where)
         tokenizer = config.encoder.tokenizer.build(self.contract, config.encoder.width)
         self.plan = WindowPlan(
             self.reader.index,
@@ -168,12 +188,31 @@ class _Data:
         )
         columns = ["recording_id", "n_times", "n_channels", "source_hash"]
         rows = self.reader.index[columns].astype(str).sort_values("recording_id")
-        self.identity = {"config": _run_digest(config), "data": digest_of(rows.values.tolist())}
+        self.identity = {
+            "config": _run_digest(config, self.tokenizer),
+            "data": digest_of(rows.values.tolist()),
+        }
 
 
-def _run_digest(config: PretrainConfig) -> str:
+def _encoder(config: PretrainConfig, data: _Data) -> Encoder:
+    """Build the encoder, and fill its tokenizer where a trained one is given."""
+    encoder = config.encoder.build(data.contract)
+    settings, slot = config.encoder.tokenizer, encoder.tokenizer
+    if data.tokenizer is not None:
+        if not isinstance(settings, BrainTokenizerConfig) or not isinstance(slot, BrainTokenizer):
+            raise ConfigError(
+                f"tokenizer_from is given, but the encoder's tokenizer is {settings.name}",
+                hint="set encoder.tokenizer.name to brain_tokenizer, with the values it was "
+                "trained with",
+            )
+        put_into(slot, settings, data.contract, data.tokenizer)
+    return encoder
+
+
+def _run_digest(config: PretrainConfig, tokenizer: SavedTokenizer | None) -> str:
     """Digest of all that decides the weights: not where they go, nor how fast."""
     values = config.to_dict()
+    values["tokenizer_from"] = tokenizer and tokenizer.digest
     for key in ("folder", "resume", "snapshot_every", "stores", "accelerator", "threads"):
         values.pop(key)
     values["loader"] = config.loader.model_dump(include={"token_budget", "cut"})

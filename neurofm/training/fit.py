@@ -66,4 +66,6 @@ def fit(  # noqa: PLR0913 - what is trained, on what, for how long, and where it
     with warnings.catch_warnings():
         # Lightning's own business with torch, of no use to whoever trains
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        # a frozen tokenizer is in evaluation mode on purpose
+        warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
         trainer.fit(module, Stream(batches), ckpt_path=snapshot, weights_only=True)
