@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import torch
 
-BATCH = 16
+BATCH = 32  # 16 MB as float32
 Windows = Callable[[], Iterator[np.ndarray]]
 Opened = Callable[[int], Any]  # number of workers -> something that yields batches for ever
 
@@ -161,8 +161,8 @@ class OnlySignal(torch.utils.data.Dataset):
         return torch.from_numpy(np.asarray(self.windows[i][0], np.float32))
 
 
-def _import_braindecode() -> Callable[[Sequence[Path], int], torch.utils.data.Dataset]:
-    """Import braindecode, also where torchaudio was built for another torch."""
+def mend_torchaudio() -> None:
+    """Make braindecode importable, also where torchaudio was built for another torch."""
     try:
         import torchaudio  # noqa: F401
     except OSError:
@@ -177,6 +177,10 @@ def _import_braindecode() -> Callable[[Sequence[Path], int], torch.utils.data.Da
         )
         absent.__spec__ = importlib.machinery.ModuleSpec("torchaudio._extension", None)
         sys.modules["torchaudio._extension"] = absent
+
+
+def _import_braindecode() -> Callable[[Sequence[Path], int], torch.utils.data.Dataset]:
+    mend_torchaudio()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mne
