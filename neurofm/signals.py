@@ -347,6 +347,17 @@ class Grid(_Movable):
         """Content with its place added, shape (B, S, P, D)."""
         return self.content + self.place
 
+    @property
+    def mask(self) -> Tensor | None:
+        """`present` for attention; None where all are, which costs an answer from the device.
+
+        A program that is exported has to serve either case, and always masks.
+        """
+        import torch
+
+        exporting = torch.compiler.is_exporting()
+        return None if not exporting and bool(self.present.all()) else self.present
+
     def evolve(self, **changes: Any) -> Grid:
         """Return a copy with some tensors replaced."""
         return replace(self, **changes)

@@ -139,7 +139,7 @@ class Mamba(nn.Module):
         absent = ~grid.present[..., None]
         x = grid.tokens.masked_fill(absent, 0.0)
         order = sequences(grid, self.config.scan)
-        present = None if bool(grid.present.all()) else grid.present
+        present = grid.mask
         turn = None if self.rotary is None else self.rotary(x.shape[2], x)
 
         inside: Tensor | None = None  # the same tokens as sequences, while Mamba follows Mamba

@@ -140,8 +140,7 @@ class Transformer(nn.Module):
         """
         absent = ~grid.present[..., None]
         x = grid.tokens.masked_fill(absent, 0.0)
-        # asked once a pass, since the answer has to come back from the device
-        present = None if bool(grid.present.all()) else grid.present
+        present = grid.mask  # asked once a pass
         turn = self.rotary(x.shape[2], x)
         for block in self.blocks:
             x = block(x, present, turn)

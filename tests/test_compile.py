@@ -1,0 +1,128 @@
+"""Encoders as programs: `torch.compile` and `torch.export` take every part, and give the same."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from neurofm.backbones.table import BACKBONES
+from neurofm.config import parse_config
+from neurofm.contract import SignalContract
+from neurofm.encoder import EncoderConfig
+from neurofm.signals import Batch
+from neurofm.tokenizers.place import PLACES
+from neurofm.tokenizers.table import TOKENIZERS
+
+CONTRACT = SignalContract(sfreq=50, band_hz=(0.5, 25), window_s=2)
+MAMBA2 = {"name": "mamba2", "d_state": 8, "headdim": 8}
+MIXERS = {
+    "full": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "full"},
+    "criss_cross": {"name": "transformer", "depth": 1, "n_heads": 4},
+    "split_halves": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "split_halves"},
+    "factorised": {"name": "transformer", "depth": 2, "n_heads": 4, "attention": "factorised"},
+    "mamba_1": {"name": "mamba", "depth": 1, "mixer": {"name": "mamba1", "d_state": 4}},
+    "mamba_2": {"name": "mamba", "depth": 1, "mixer": MAMBA2},
+    "hybrid": {
+        "name": "mamba", "depth": 2, "mixer": MAMBA2, "attention_every": 2, "n_heads": 4,
+        "scan": "per_site",
+    },
+}  # fmt: skip
+PARTS = (
+    [("linear_patch", "fourier", mixer) for mixer in MIXERS]
+    + [(t, "fourier", "criss_cross") for t in TOKENIZERS if t != "linear_patch"]
+    + [("linear_patch", place, "criss_cross") for place in PLACES if place != "fourier"]
+)
+every_part = pytest.mark.parametrize("parts", PARTS, ids="-".join)
+# tracing for gradients is slow: every mixer, and tokenizers and places of different makes
+SOME = [*PARTS[: len(MIXERS)], ("stft", "names", "criss_cross"), ("plane_patch", "fourier", "full")]
+
+
+def build_small_encoder(parts):
+    tokenizer, place, mixer = parts
+    regions = {"regions": ["V1", "M1"]} if place == "regions" else {}
+    values = {
+        "width": 16,
+        "tokenizer": {"name": tokenizer, "patch_s": 0.4, "place": {"name": place, **regions}},
+        "backbone": MIXERS[mixer],
+    }
+    torch.manual_seed(0)
+    return parse_config(EncoderConfig, values, where="test").build(CONTRACT).eval()
+
+
+def make_montage(seed):
+    draw = torch.Generator().manual_seed(seed)
+    yes = torch.ones(2, 4, dtype=torch.bool)
+    return Batch(
+        signal=torch.randn(2, 4, 100, generator=draw),
+        position=0.05 * torch.randn(2, 4, 3, generator=draw),
+        orientation=torch.zeros(2, 4, 3),
+        kind=torch.zeros(2, 4, dtype=torch.int64),
+        located=yes.clone(),
+        oriented=~yes,
+        present=yes.clone(),
+        sfreq=50.0,
+        name_code=torch.zeros(2, 4, dtype=torch.int64),
+        region_code=torch.zeros(2, 4, dtype=torch.int64),
+    )
+
+
+def make_padded_montage():
+    batch = make_montage(1)
+    batch.present[0, 2:] = False
+    batch.located[1, 0] = False
+    return batch
+
+
+def tensors_of(batch):
+    return {k: v for k, v in vars(batch).items() if torch.is_tensor(v)}
+
+
+class OfTensors(nn.Module):
+    """An encoder of what programs are made of."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tensors):
+        return self.encoder(Batch(**tensors, sfreq=50.0)).content
+
+
+def test_parts_cover_the_tables():
+    tokenizers, places, mixers = map(set, zip(*PARTS, strict=True))
+    assert (tokenizers, places) == (set(TOKENIZERS), set(PLACES))
+    assert {MIXERS[m]["name"] for m in mixers} == set(BACKBONES)
+
+
+@every_part
+@torch.no_grad()
+def test_an_exported_encoder_gives_the_same_for_any_montage_of_its_shape(parts):
+    encoder = build_small_encoder(parts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            OfTensors(encoder), (tensors_of(make_montage(0)),), strict=False
+        ).module()
+    for batch in (make_montage(0), make_montage(2), make_padded_montage()):
+        torch.testing.assert_close(
+            program(tensors_of(batch)), encoder(batch).content, atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("parts", SOME, ids="-".join)
+def test_a_compiled_encoder_gives_the_same_tokens_and_gradients(parts):
+    encoder = build_small_encoder(parts)
+    torch.compiler.reset()
+    compiled = torch.compile(encoder, backend="eager")  # what is traced, not how it is run
+    for batch in (make_montage(0), make_padded_montage()):
+        found = []
+        for run in (encoder, compiled):
+            encoder.zero_grad()
+            content = run(replace(batch)).content
+            content.pow(3).sum().backward()
+            grads = [p.grad for p in encoder.parameters() if p.grad is not None]
+            found.append((content.detach(), [g.clone() for g in grads]))
+        torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[1][1], found[0][1], atol=1e-4, rtol=1e-3)
