@@ -24,6 +24,7 @@ from neurofm.tokenizers.patch import PatchConfig, Tokenizer
 from neurofm.tokenizers.place import FourierPlaceConfig
 
 _STEEPEST = 8  # the largest ratio that is chosen where none is given
+_NEAR, _KIND_SHARE, _PICKY = 4.0, 0.3, 3.0  # of first weights; see `keep_scale`
 _MOMENTS = 4  # of a patch, at most, where no ratios are given
 
 
@@ -47,6 +48,9 @@ class BrainTokenizerConfig(PatchConfig):
         Codebooks in a row, and codes of each.
     gradient : "rotation" or "straight_through"
         How gradients pass the codes.
+    revive_below : float
+        Codes that stand for fewer tokens a batch on average are replaced. It must be well below
+        tokens by codes, or codes that serve are thrown away: a small batch has few tokens.
     discrete : bool
         Whether tokens are made of codes, which tell the direction of a source and not how strong
         it is, as in BrainOmni; otherwise of the sources themselves.
@@ -68,6 +72,7 @@ class BrainTokenizerConfig(PatchConfig):
     n_levels: int = Field(default=4, ge=1)
     n_codes: int = Field(default=256, ge=2)
     gradient: Gradient = "rotation"
+    revive_below: float = Field(default=0.05, ge=0)
     discrete: bool = False
     frozen: bool = False
 
@@ -96,6 +101,7 @@ class BrainTokenizerConfig(PatchConfig):
             n_codes=self.n_codes,
             n_kinds=MAX_KINDS,
             gradient=self.gradient,
+            revive_below=self.revive_below,
         ).checked()
 
     def build(self, contract: SignalContract, width: int) -> BrainTokenizer:
@@ -147,7 +153,7 @@ def _primes(n: int) -> list[int]:
 
 @torch.no_grad()
 def keep_scale(parts: BrainEncoder) -> None:
-    """Draw first weights that keep the scale of a signal on its way through the convolutions.
+    """Draw first weights that keep the scale of a signal on its way through.
 
     Those torch draws lose a third of its power or more in each of a dozen, so that what comes out
     of a fresh encoder is its biases, whatever comes in.
@@ -167,8 +173,19 @@ def keep_scale(parts: BrainEncoder) -> None:
             module.weight = torch.randn_like(module.weight) * fan**-0.5
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for layer in (parts.to_sources.value, parts.to_sources.project_out):
+    # sensors of one kind start out unlike each other: were attention nearly even, the mean over a
+    # head would be all that sources get, which of a referenced recording is zero
+    initialise_linear(parts.sensors.widen, 1 / _NEAR)
+    nn.init.uniform_(parts.sensors.widen.bias, -_NEAR / 2, _NEAR / 2)
+    initialise_linear(parts.sensors.narrow)
+    parts.sensors.kinds.weight.mul_(_KIND_SHARE)
+    parts.to_sources.queries.mul_(_PICKY)
+    for layer in (parts.to_sources.key, parts.to_sources.value, parts.to_sources.project_out):
         initialise_linear(layer)
+    if isinstance(parts, BrainParts):
+        initialise_linear(parts.to_sensors.project_out)
+        # sources have unit length: that is a small number in each feature
+        initialise_linear(parts.to_sensors.key_value, parts.config.width**-0.5 / 2)
 
 
 def geometry(batch: Batch, moved: Tensor | None = None) -> Tensor:

@@ -41,6 +41,8 @@ class BrainPartsConfig(Config):
         Kinds of sensors.
     gradient : "rotation" or "straight_through"
         How gradients pass the codes.
+    revive_below : float
+        Codes that stand for fewer tokens a batch on average are replaced; see `Codebook`.
     unknown : bool
         Whether sensors without a position are told apart; the published model has no such.
     """
@@ -57,6 +59,7 @@ class BrainPartsConfig(Config):
     n_codes: int = Field(default=512, ge=2)
     n_kinds: int = Field(default=3, ge=1)
     gradient: Gradient = "rotation"
+    revive_below: float = Field(default=2.0, ge=0)
     unknown: bool = True
 
     @property
@@ -130,7 +133,11 @@ class BrainEncoder(nn.Module):
         self.encoder = SEANetEncoder(*_net(config))
         self.to_sources = SensorsToSources(config.width, config.n_heads, config.n_sources)
         self.codes = ResidualCodes(
-            config.n_levels, config.n_codes, config.width, gradient=config.gradient
+            config.n_levels,
+            config.n_codes,
+            config.width,
+            revive_below=config.revive_below,
+            gradient=config.gradient,
         )
 
     def features(self, windows: Tensor) -> Tensor:
