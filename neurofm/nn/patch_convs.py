@@ -64,12 +64,12 @@ class PatchConvs(nn.Module):
         Tensor, shape (B, N, F, L)
             Filters, and steps of each.
         """
-        n_windows, n_patches, _ = patches.shape
-        x = patches.reshape(n_windows * n_patches, 1, -1)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x).unflatten(0, (n_windows, n_patches))
-            x = F.gelu(group_norm_over_window(x, norm, present)).flatten(0, 1)  # type: ignore[arg-type]
-        return x.unflatten(0, (n_windows, n_patches))
+        x = patches[:, None]  # (B, F, N, L): in one piece for norms, and for what bends
+        for conv, norm, (_, s, p) in zip(self.convs, self.norms, self.shapes, strict=True):
+            weight = conv.weight[:, :, None]  # type: ignore[index]
+            x = F.conv2d(x, weight, conv.bias, stride=(1, s), padding=(0, p))  # type: ignore[arg-type]
+            x = F.gelu(group_norm_over_window(x, norm, present))  # type: ignore[arg-type]
+        return x.transpose(1, 2)
 
 
 def group_norm_over_window(x: Tensor, norm: nn.GroupNorm, present: Tensor | None) -> Tensor:
@@ -77,7 +77,7 @@ def group_norm_over_window(x: Tensor, norm: nn.GroupNorm, present: Tensor | None
 
     Parameters
     ----------
-    x : Tensor, shape (B, N, F, L)
+    x : Tensor, shape (B, F, N, L)
         Filters of N patches.
     norm : GroupNorm
         Gives groups, scale, offset and eps.
@@ -85,12 +85,12 @@ def group_norm_over_window(x: Tensor, norm: nn.GroupNorm, present: Tensor | None
         Patches that count.
     """
     if present is None:
-        return norm(x.transpose(1, 2)).transpose(1, 2)
-    grouped = x.unflatten(2, (norm.num_groups, -1))  # (B, N, G, F / G, L)
-    here = present[:, :, None, None, None].to(x.dtype)
-    count = here.sum(1, keepdim=True) * grouped.shape[3] * grouped.shape[4]
-    over = (1, 3, 4)
+        return norm(x)
+    grouped = x.unflatten(1, (norm.num_groups, -1))  # (B, G, F / G, N, L)
+    here = present[:, None, None, :, None].to(x.dtype)
+    over = (2, 3, 4)
+    count = here.sum(over, keepdim=True) * grouped.shape[2] * grouped.shape[4]
     mean = (grouped * here).sum(over, keepdim=True) / count.clamp_min(1)
     variance = ((grouped - mean) * here).square().sum(over, keepdim=True) / count.clamp_min(1)
-    x = ((grouped - mean) * (variance + norm.eps).rsqrt()).flatten(2, 3)
-    return x * norm.weight[:, None] + norm.bias[:, None]
+    x = ((grouped - mean) * (variance + norm.eps).rsqrt()).flatten(1, 2)
+    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
