@@ -21,7 +21,7 @@ demo: $(VENV)/.core
 	$(BIN)/neurofm demo folder=demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # no more threads than cores
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
