@@ -13,7 +13,7 @@ from neurofm.data.collate import collate
 from neurofm.data.loader import Loader, label_batches
 from neurofm.data.plan import WindowPlan, WindowRef
 from neurofm.errors import ConfigError, SensorError, StoreError
-from neurofm.sensors import Knowledge, SensorKind, Sensors
+from neurofm.sensors import Knowledge, SensorKind, Sensors, text_code
 from neurofm.signals import Entities, Event, Recording
 from neurofm.store.reader import open_store
 from neurofm.store.writer import commit, create_store, write_recording
@@ -73,6 +73,17 @@ def make_loader(store, plan=None, **options):
 def key(batch):
     tensors = [v.numpy().tobytes() for v in vars(batch).values() if isinstance(v, torch.Tensor)]
     return (batch.recording_ids, batch.start_s, *tensors)
+
+
+def test_a_batch_carries_the_codes_of_names_and_regions(store):
+    refs = (WindowRef("d_sub-0", 0), WindowRef("d_sub-2", 0))
+    batch = collate(store, refs, 100, sfreq=SFREQ)
+    few, many = (store.sensors(ref.recording_id) for ref in refs)
+    assert batch.name_code[0].tolist() == [*few.name_code, 0, 0, 0, 0, 0]
+    assert batch.name_code[1].tolist() == many.name_code.tolist()
+    assert few.name_code[0] == text_code("3-0")
+    assert many.name_code[0] == text_code("mag:8-0")
+    assert not batch.region_code.any()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
