@@ -116,3 +116,17 @@ def test_a_patch_of_one_sample_cannot_be_trained():
     config = BrainTokenizerConfig(patch_s=1 / 64)
     with pytest.raises(ConfigError, match="one sample has no standard deviation"):
         config.build_parts(CONTRACT)
+
+
+def test_a_fresh_encoder_hears_the_signal_and_tells_places_apart():
+    tokenizer = build(inner=64, n_sources=16)
+    one, two = make_batch(9), replace(make_batch(9), signal=make_batch(9, seed=1).signal)
+    a, b = (tokenizer(batch).content for batch in (one, two))
+    assert (a - b).std() > 0.3 * a.std()
+    # were attention even over channels, all sources would be one
+    assert a.std(1).mean() > 0.3 * a.std()
+
+
+def test_codes_that_serve_few_tokens_are_kept_as_the_config_says():
+    tokenizer = build(revive_below=0.25)
+    assert {level.revive_below for level in tokenizer.content.codes.levels} == {0.25}
