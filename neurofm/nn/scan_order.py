@@ -134,7 +134,8 @@ def _interleave(cell: Tensor) -> Tensor:
     """Return the place of cells (..., 3) on a Z-order curve."""
     n_bits = CELLS.bit_length() - 1
     bits = (cell[..., None] >> torch.arange(n_bits, device=cell.device)) & 1  # (..., 3, n_bits)
-    weights = 2 ** torch.arange(3 * n_bits, device=cell.device).view(n_bits, 3).T
+    # shifted before it is turned: inductor has the strides of a power of turned numbers wrong
+    weights = (1 << torch.arange(3 * n_bits, device=cell.device)).view(n_bits, 3).T
     return (bits * weights).sum((-1, -2))
 
 
