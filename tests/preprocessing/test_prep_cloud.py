@@ -29,10 +29,12 @@ def bucket(monkeypatch):
             "AWS_SECRET_ACCESS_KEY": "s",
         }.items():
             monkeypatch.setenv(key, value)
+        # a filesystem that is remembered asks the server it was made for
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         name = f"lake-{uuid.uuid4().hex}"  # moto keeps buckets as long as the process lives
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
         yield f"s3://{name}"
-        fsspec.filesystem("s3").clear_instance_cache()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture

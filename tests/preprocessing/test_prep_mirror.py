@@ -188,7 +188,7 @@ def test_a_bucket_is_read(tmp_path, study, make_config, monkeypatch):
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
         fs.mkdir("bucket")
         fs.put(str(study), "bucket/study", recursive=True)
-        fsspec.asyn.AsyncFileSystem.clear_instance_cache()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         result = run(make_config("s3://bucket/study"))
     finally:
         server.stop()
