@@ -4,6 +4,7 @@ import functools
 import http.server
 import sys
 import threading
+import uuid
 
 import fsspec
 import h5py
@@ -186,10 +187,11 @@ def test_a_bucket_is_read(tmp_path, study, make_config, monkeypatch):
     try:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        fs.mkdir("bucket")
-        fs.put(str(study), "bucket/study", recursive=True)
+        name = f"bucket-{uuid.uuid4().hex}"  # moto keeps buckets as long as the process lives
+        fs.mkdir(name)
+        fs.put(str(study), f"{name}/study", recursive=True)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-        result = run(make_config("s3://bucket/study"))
+        result = run(make_config(f"s3://{name}/study"))
     finally:
         server.stop()
     assert result.report["status"].tolist() == ["kept", "kept"]
