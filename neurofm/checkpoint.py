@@ -7,9 +7,7 @@ card). Nothing in it is code, and nothing is unpickled.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from neurofm import __version__
@@ -27,7 +24,15 @@ from neurofm.contract import SignalContract
 from neurofm.embedding import Source, embed, witness
 from neurofm.encoder import Encoder, EncoderConfig
 from neurofm.errors import CheckpointError, ConfigError, unknown_name
-from neurofm.nn.weights import check_fit, digest_of_state, read_weights, storable, weights_digest
+from neurofm.nn.weights import (
+    check_fit,
+    digest_of_state,
+    read_weights,
+    require_digest,
+    storable,
+    weights_digest,
+    write_beside_weights,
+)
 from neurofm.report.model_card import model_card
 from neurofm.tokenizers.table import TOKENIZERS
 
@@ -195,7 +200,8 @@ def save(
         witness=witness(twin, contract).tolist(),
     ).to_dict()
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    _write_folder(path, text, state, model_card(path.name, values))
+    card = model_card(path.name, values)
+    write_beside_weights(path, WEIGHTS, state, {CONFIG: text, CARD: card})
     return path
 
 
@@ -225,12 +231,9 @@ def load(path: str | Path, *, local_files_only: bool = False) -> Checkpoint:
     config = _read_config(folder)
     state = read_weights(folder / WEIGHTS)
     encoder = _build(config.encoder, config.contract, state, str(folder / WEIGHTS))
-    if (found := digest_of_state(state)) != config.weights:
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: the weights have digest {found}, {CONFIG} was written for "
-            f"{config.weights}",
-            hint="the file is damaged, or belongs to another checkpoint; fetch both again",
-        )
+    require_digest(
+        state, config.weights, weights=folder / WEIGHTS, config=CONFIG, what="checkpoint"
+    )
     _check_witness(encoder, config, folder)
     return Checkpoint(
         encoder=encoder,
@@ -238,7 +241,7 @@ def load(path: str | Path, *, local_files_only: bool = False) -> Checkpoint:
         config=config.encoder,
         provenance=config.provenance,
         training=config.training,
-        digest=found,
+        digest=config.weights,
         licence=config.licence,
         path=folder,
     )
@@ -283,26 +286,6 @@ def _check_witness(encoder: Encoder, config: CheckpointConfig, folder: Path) -> 
 
 # ---------------------------------------------------------------------------------------
 # Files
-
-
-def _write_folder(path: Path, config: str, state: dict[str, Tensor], card: str) -> None:
-    """Write beside the final name, then rename: nobody sees a folder that is half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    stale = path.with_name(f".{path.name}.{os.getpid()}.old")
-    for leftover in (fresh, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
-    save_file(state, fresh / WEIGHTS, metadata={"format": "pt"})
-    (fresh / CONFIG).write_text(config, encoding="utf-8")
-    (fresh / CARD).write_text(card, encoding="utf-8")
-    for name in (WEIGHTS, CONFIG, CARD):
-        with (fresh / name).open("rb") as file:
-            os.fsync(file.fileno())
-    if path.exists():
-        path.rename(stale)
-    fresh.rename(path)
-    shutil.rmtree(stale, ignore_errors=True)
 
 
 def _download(url: str, local_files_only: bool) -> Path:

@@ -15,6 +15,7 @@ from neurofm import checkpoint
 from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import CheckpointError
+from neurofm.nn import weights
 from neurofm.nn.attention import GridAttention
 from neurofm.nn.place import PlaceEncoding
 from neurofm.nn.weights import storable
@@ -114,9 +115,7 @@ def test_an_older_checkpoint_is_replaced_whole(saved):
 
 def test_a_failed_save_leaves_the_older_checkpoint(saved, monkeypatch):
     before = checkpoint.load(saved).digest
-    monkeypatch.setattr(
-        checkpoint, "save_file", lambda *_, **__: (_ for _ in ()).throw(OSError(28))
-    )
+    monkeypatch.setattr(weights, "save_file", lambda *_, **__: (_ for _ in ()).throw(OSError(28)))
     with pytest.raises(OSError, match="28"):
         save_to(saved, fresh_encoder(seed=1))
     monkeypatch.undo()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from neurofm.config import Config, parse_config
 from neurofm.contract import SignalContract
 from neurofm.errors import CheckpointError, ConfigError
-from neurofm.nn.weights import check_fit, digest_of_state, read_weights, storable
+from neurofm.nn.weights import (
+    check_fit,
+    digest_of_state,
+    read_weights,
+    require_digest,
+    storable,
+    write_beside_weights,
+)
 from neurofm.tokenizers.brain import BrainTokenizer, BrainTokenizerConfig
 from neurofm.tokenizers.brain_parts import BrainParts
 
@@ -102,17 +106,8 @@ def save_tokenizer(
         training=dict(training),
         weights=digest_of_state(state),
     ).to_dict()
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(state, fresh / WEIGHTS, metadata={"format": "pt"})
-    (fresh / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    for name in (WEIGHTS, CONFIG):
-        with (fresh / name).open("rb") as file:
-            os.fsync(file.fileno())
-    if path.exists():
-        shutil.rmtree(path)
-    fresh.rename(path)
+    text = json.dumps(values, indent=2) + "\n"
+    write_beside_weights(path, WEIGHTS, state, {CONFIG: text})
     return path
 
 
@@ -146,12 +141,7 @@ def load_tokenizer(path: str | Path) -> SavedTokenizer:
         raise CheckpointError(f"{where}: format {config.format}, this version reads {FORMAT}")
     state = read_weights(folder / WEIGHTS)
     check_fit(parts.state_dict(), state, str(folder / WEIGHTS))
-    if (found := digest_of_state(state)) != config.weights:
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: the weights have digest {found}, {CONFIG} was written for "
-            f"{config.weights}",
-            hint="the file is damaged, or belongs to another tokenizer; fetch both again",
-        )
+    require_digest(state, config.weights, weights=folder / WEIGHTS, config=CONFIG, what="tokenizer")
     parts.load_state_dict(state)
     return SavedTokenizer(
         parts=parts.eval(),
@@ -159,7 +149,7 @@ def load_tokenizer(path: str | Path) -> SavedTokenizer:
         contract=config.contract,
         provenance=config.provenance,
         training=config.training,
-        digest=found,
+        digest=config.weights,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from neurofm.errors import CheckpointError
@@ -108,3 +110,70 @@ def _some(names: Iterable[str], most: int = 5) -> str:
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
+
+
+def require_digest(
+    state: Mapping[str, Tensor], expected: str, *, weights: Path, config: str, what: str
+) -> None:
+    """Refuse weights that are not those a config was written for.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        What was read.
+    expected : str
+        Digest that the config holds.
+    weights : Path
+        File they were read from.
+    config : str
+        Name of the file that holds the digest.
+    what : str
+        What the folder is, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        If the digest is another.
+    """
+    if (found := digest_of_state(state)) != expected:
+        raise CheckpointError(
+            f"{weights}: the weights have digest {found}, {config} was written for {expected}",
+            hint=f"the file is damaged, or belongs to another {what}; fetch both again",
+        )
+
+
+def write_beside_weights(
+    path: Path, weights: str, state: dict[str, Tensor], texts: Mapping[str, str]
+) -> None:
+    """Write a folder of weights and texts, and put it in place of an older one.
+
+    It is written beside its final name and renamed, the older folder set aside until then:
+    nobody sees a folder that is half there, and whenever this dies one of the two is whole.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    weights : str
+        Name of the file of weights.
+    state : dict of Tensor
+        What `storable` returned.
+    texts : mapping
+        Name and content of the other files.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    stale = path.with_name(f".{path.name}.{os.getpid()}.old")
+    for leftover in (fresh, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir()
+    save_file(state, fresh / weights, metadata={"format": "pt"})
+    for name, text in texts.items():
+        (fresh / name).write_text(text, encoding="utf-8")
+    for name in (weights, *texts):
+        with (fresh / name).open("rb") as file:
+            os.fsync(file.fileno())
+    if path.exists():
+        path.rename(stale)
+    fresh.rename(path)
+    shutil.rmtree(stale, ignore_errors=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mne
 import numpy as np
@@ -268,3 +269,23 @@ def test_a_damaged_or_missing_tokenizer_is_refused(whole, tmp_path):
     (tmp_path / "else").mkdir()
     with pytest.raises(CheckpointError, match="exists and is no tokenizer"):
         save_tokenizer(tmp_path / "else", saved.parts, saved.config, **keep)
+
+
+def test_a_tokenizer_that_is_being_replaced_is_whole_whenever_that_dies(
+    whole, tmp_path, monkeypatch
+):
+    saved, folder = load_tokenizer(whole.tokenizer), tmp_path / "tokenizer"
+    keep = {"contract": CONTRACT, "provenance": {}, "training": {}}
+    save_tokenizer(folder, saved.parts, saved.config, **keep)
+    rename = Path.rename
+
+    def die(self, target):
+        if self.name.endswith(".new"):
+            raise OSError(5, "the machine stopped")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", die)
+    with pytest.raises(OSError, match="the machine stopped"):
+        save_tokenizer(folder, saved.config.build_parts(CONTRACT), saved.config, **keep)
+    (older,) = (p for p in tmp_path.iterdir() if not p.name.endswith(".new"))
+    assert load_tokenizer(older).digest == saved.digest
