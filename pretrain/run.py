@@ -12,9 +12,9 @@ from pydantic import Field
 from neurofm import checkpoint
 from neurofm.config import Config, digest_of
 from neurofm.contract import SignalContract
-from neurofm.data.loader import Loader
-from neurofm.data.plan import LoaderConfig, WindowPlan
-from neurofm.data.several import SeveralReaders, subjects_seen
+from neurofm.data.loader import training_loader
+from neurofm.data.plan import LoaderConfig
+from neurofm.data.several import SeveralReaders, digest_of_recordings, subjects_seen
 from neurofm.encoder import Encoder, EncoderConfig
 from neurofm.errors import ConfigError, TrainingError
 from neurofm.pretrain.code_prediction import CodePredictionConfig
@@ -27,10 +27,9 @@ from neurofm.training.fit import fit
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.module import TrainModule
 from neurofm.training.optim import OptimConfig
-from neurofm.training.resume import resume_point
+from neurofm.training.resume import restore_objective, resume_point
 from neurofm.training.run_folder import write_provenance
 from neurofm.training.seeding import derived_seed
-from neurofm.training.snapshots import read_snapshot
 from neurofm.training.threads import torch_threads
 
 ObjectiveConfig = Annotated[
@@ -178,19 +177,15 @@ class _Data:
         where = config.tokenizer_from
         self.tokenizer = None if where is None else load_tokenizer(where)
         tokenizer = config.encoder.tokenizer.build(self.contract, config.encoder.width)
-        self.plan = WindowPlan(
+        self.plan = config.loader.plan(
             self.reader.index,
             n_times=self.contract.n_times,
             patches=tokenizer.n_patches(self.contract.n_times),
-            token_budget=config.loader.token_budget,
             seed=config.seed,
-            cut=config.loader.cut,
         )
-        columns = ["recording_id", "n_times", "n_channels", "source_hash"]
-        rows = self.reader.index[columns].astype(str).sort_values("recording_id")
         self.identity = {
             "config": _run_digest(config, self.tokenizer),
-            "data": digest_of(rows.values.tolist()),
+            "data": digest_of_recordings(self.reader.index),
         }
 
 
@@ -215,7 +210,7 @@ def _run_digest(config: PretrainConfig, tokenizer: SavedTokenizer | None) -> str
     values["tokenizer_from"] = tokenizer and tokenizer.digest
     for key in ("folder", "resume", "snapshot_every", "stores", "accelerator", "threads"):
         values.pop(key)
-    values["loader"] = config.loader.model_dump(include={"token_budget", "cut"})
+    values["loader"] = config.loader.order()
     return digest_of(values)
 
 
@@ -226,16 +221,13 @@ def _fit(
     first_step: int,
     snapshot: Path | None,
 ) -> None:
-    loader = Loader(
+    loader = training_loader(
+        config.loader,
         data.reader,
         data.plan,
-        n_times=data.contract.n_times,
         sfreq=data.contract.sfreq,
         first_step=first_step,
         last_step=config.steps,
-        threads=config.loader.threads,
-        prefetch=config.loader.prefetch,
-        scale_late=True,
     )
     fit(
         module,
@@ -254,9 +246,7 @@ def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> A
     if snapshot is None:
         raise TrainingError("a finished run without a snapshot", hint="start it again")
     objective = config.objective.build(config.encoder.build(data.contract), data.contract)
-    state = read_snapshot(snapshot)["state_dict"]
-    prefix = "objective."
-    objective.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()})
+    restore_objective(objective, snapshot)
     return objective.encoder
 
 

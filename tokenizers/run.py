@@ -13,9 +13,9 @@ from pydantic import Field
 
 from neurofm.config import Config, digest_of
 from neurofm.contract import SignalContract
-from neurofm.data.loader import Loader
-from neurofm.data.plan import LoaderConfig, WindowPlan
-from neurofm.data.several import SeveralReaders, subjects_seen
+from neurofm.data.loader import Loader, training_loader
+from neurofm.data.plan import LoaderConfig
+from neurofm.data.several import SeveralReaders, digest_of_recordings, subjects_seen
 from neurofm.errors import ConfigError, TrainingError
 from neurofm.report.progress import progress
 from neurofm.store.reader import open_store
@@ -30,10 +30,9 @@ from neurofm.training.fit import fit
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.module import TrainModule
 from neurofm.training.optim import OptimConfig
-from neurofm.training.resume import resume_point
+from neurofm.training.resume import restore_objective, resume_point
 from neurofm.training.run_folder import write_provenance
 from neurofm.training.seeding import derived_seed
-from neurofm.training.snapshots import read_snapshot
 from neurofm.training.threads import torch_threads
 
 
@@ -163,9 +162,7 @@ def run(config: TokenizeConfig) -> TokenizeResult:
                 bar=progress("tokenize", config.steps),
             )
         elif snapshot is not None:
-            state = read_snapshot(snapshot)["state_dict"]
-            prefix = "objective."
-            objective.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()})
+            restore_objective(objective, snapshot)
         parts = objective.parts.cpu().eval()
         rows = read_metrics(folder / "metrics.csv")
         _export(config, folder, parts, data, rows)
@@ -189,29 +186,26 @@ class _Data:
         self.contract: SignalContract = store.contract
         self.reader = SeveralReaders(self.stores)
         self.trained, self.held = _split(self.reader.index, config.held_out)
-        self.plan = WindowPlan(
+        self.plan = config.loader.plan(
             self.trained,
             n_times=self.contract.n_times,
             patches=self.contract.n_times // config.tokenizer.patch_len(self.contract),
-            token_budget=config.loader.token_budget,
             seed=config.seed,
         )
-        columns = ["recording_id", "n_times", "n_channels", "source_hash"]
-        rows = self.reader.index[columns].astype(str).sort_values("recording_id")
-        self.identity = {"config": _run_digest(config), "data": digest_of(rows.values.tolist())}
+        self.identity = {
+            "config": _run_digest(config),
+            "data": digest_of_recordings(self.reader.index),
+        }
 
     def loader(self, config: TokenizeConfig, first_step: int) -> Loader:
         """Return the batches still to come."""
-        return Loader(
+        return training_loader(
+            config.loader,
             self.reader,
             self.plan,
-            n_times=self.contract.n_times,
             sfreq=self.contract.sfreq,
             first_step=first_step,
             last_step=config.steps,
-            threads=config.loader.threads,
-            prefetch=config.loader.prefetch,
-            scale_late=True,
         )
 
 
@@ -238,7 +232,7 @@ def _run_digest(config: TokenizeConfig) -> str:
         "folder", "resume", "snapshot_every", "stores", "accelerator", "threads", "quality",
     ):  # fmt: skip
         values.pop(key)
-    values["loader"] = {"token_budget": config.loader.token_budget}
+    values["loader"] = config.loader.order()
     return digest_of(values)
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from neurofm.data.buffers import Buffers
 from neurofm.data.collate import collate, require_counts
-from neurofm.data.plan import WindowPlan, WindowRef
+from neurofm.data.plan import LoaderConfig, WindowPlan, WindowRef
 from neurofm.errors import ConfigError
 from neurofm.signals import Batch, WindowReader
 
@@ -105,6 +105,43 @@ class Loader:
             scale_late=self.scale_late,
             buffers=buffers,
         )
+
+
+def training_loader(
+    config: LoaderConfig,
+    reader: WindowReader,
+    plan: WindowPlan,
+    *,
+    sfreq: float,
+    first_step: int,
+    last_step: int,
+) -> Loader:
+    """Return the batches still to come of a training run, as counts that `Batch.to` scales.
+
+    Parameters
+    ----------
+    config : LoaderConfig
+        Threads, and batches made ahead.
+    reader : WindowReader
+        Where the samples are.
+    plan : WindowPlan
+        Which windows each step holds.
+    sfreq : float
+        Sampling rate in hertz.
+    first_step, last_step : int
+        Global steps, the last one excluded.
+    """
+    return Loader(
+        reader,
+        plan,
+        n_times=plan.n_times,
+        sfreq=sfreq,
+        first_step=first_step,
+        last_step=last_step,
+        threads=config.threads,
+        prefetch=config.prefetch,
+        scale_late=True,
+    )
 
 
 def label_batches(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,21 @@ class LoaderConfig(Config):
     threads: int = Field(default=2, ge=1)
     prefetch: int = Field(default=4, ge=1)
     cut: Cut = "grid"
+
+    def plan(self, index: pd.DataFrame, *, n_times: int, patches: int, seed: int) -> WindowPlan:
+        """Return the plan of windows that follows from these settings; see `WindowPlan`."""
+        return WindowPlan(
+            index,
+            n_times=n_times,
+            patches=patches,
+            token_budget=self.token_budget,
+            seed=seed,
+            cut=self.cut,
+        )
+
+    def order(self) -> dict[str, Any]:
+        """Return the settings that decide which windows a step holds; the others only how fast."""
+        return self.model_dump(include={"token_budget", "cut"})
 
 
 @dataclass(frozen=True)

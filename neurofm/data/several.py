@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from neurofm.config import digest_of
 from neurofm.errors import StoreError
 from neurofm.sensors import Sensors
 from neurofm.signals import CountReader, WindowReader
@@ -81,3 +82,10 @@ def subjects_seen(index: pd.DataFrame) -> dict[str, list[str]]:
     return {
         str(dataset): sorted(rows["subject"].unique()) for dataset, rows in index.groupby("dataset")
     }
+
+
+def digest_of_recordings(index: pd.DataFrame) -> str:
+    """Return the digest of which recordings there are: a run must go on with the same."""
+    columns = ["recording_id", "n_times", "n_channels", "source_hash"]
+    rows = index[columns].astype(str).sort_values("recording_id")
+    return digest_of(rows.values.tolist())

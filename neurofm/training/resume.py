@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from neurofm.config import Config, load_config
 from neurofm.errors import TrainingError
 from neurofm.training.snapshots import read_snapshot, snapshots
@@ -63,3 +65,10 @@ def _differences(config: Config, folder: Path) -> str:
     before, now = load_config(type(config), path).to_dict(), config.to_dict()
     keys = [key for key in now if before[key] != now[key]]
     return f"; they differ in {', '.join(keys)}" if keys else ""
+
+
+def restore_objective(objective: nn.Module, snapshot: Path) -> None:
+    """Give an objective the weights it had when a snapshot of its run was written."""
+    prefix = "objective."
+    state = read_snapshot(snapshot)["state_dict"]
+    objective.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()})

@@ -44,7 +44,7 @@ def make_recording(subject, n_channels):
     draw = np.random.default_rng(int(subject))
     info = mne.create_info(NAMES[:n_channels], 64.0, "eeg")
     set_places(info)
-    mixed = draw.standard_normal((n_channels, 3)) @ draw.standard_normal((3, 64 * 40))
+    mixed = draw.standard_normal((n_channels, 3)) @ draw.standard_normal((3, 64 * 41))
     return Recording(
         signal=(1e-5 * mixed).astype(np.float32),
         sfreq=64.0,
@@ -186,6 +186,17 @@ def test_the_command_prints_its_plan(store, tmp_path, capsys):
 
 # ---------------------------------------------------------------------------------------
 # Parts
+
+
+def test_where_windows_are_cut_is_what_the_config_says(store, tmp_path):
+    losses = {}
+    for cut in ("grid", "anywhere"):
+        loader = {"token_budget": 80, "cut": cut}
+        run(make_config(store, tmp_path / cut, loader=loader, steps=2))
+        losses[cut] = (tmp_path / cut / "metrics.csv").read_text()
+    assert losses["grid"] != losses["anywhere"]
+    with pytest.raises(TrainingError, match="differ in .*loader"):
+        run(make_config(store, tmp_path / "grid", loader={"token_budget": 80, "cut": "anywhere"}))
 
 
 def test_withholding_leaves_a_channel_and_never_shows_padding():
