@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from neurofm.config import Config
 from neurofm.errors import ConfigError
 from neurofm.nn.codebook import Gradient, Quantised
+from neurofm.nn.heads import require_heads
 from neurofm.nn.latent_sources import SensorsToSources, SourcesToSensors
 from neurofm.nn.residual_codes import ResidualCodes
 from neurofm.nn.seanet import SEANetDecoder, SEANetEncoder
@@ -81,8 +82,7 @@ class BrainPartsConfig(Config):
                 f"of {self.hop}, not a whole number",
                 hint="choose ratios whose product divides the window",
             )
-        if self.width % self.n_heads:
-            raise ConfigError(f"width {self.width} cannot be split into {self.n_heads} heads")
+        require_heads(self.width, self.n_heads)
         return self
 
     def build(self) -> BrainParts:

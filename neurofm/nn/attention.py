@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurofm.errors import ConfigError
+from neurofm.nn.heads import require_heads
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.rotary import Turn, rotate
 
@@ -132,15 +133,9 @@ class GridAttention(nn.Module):
     def __init__(self, width: int, n_heads: int, style: AttentionStyle | None = None):
         super().__init__()
         style = style or AttentionStyle()
-        if style.head_width is None and width % n_heads:
-            good = [h for h in range(1, width + 1) if width % h == 0]
-            raise ConfigError(
-                f"width {width} cannot be split into {n_heads} heads",
-                hint=f"n_heads may be {', '.join(map(str, good))}",
-            )
         self.n_heads = n_heads
         self.causal = style.causal
-        head_width = style.head_width or width // n_heads
+        head_width = style.head_width or require_heads(width, n_heads)
         inner = n_heads * head_width
         self.project_in = nn.Linear(width, 3 * inner, bias=style.bias)
         self.project_out = nn.Linear(inner, width, bias=style.out_bias)

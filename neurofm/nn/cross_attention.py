@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from neurofm.errors import ConfigError
 from neurofm.nn.attention import FullAttention, attend
 from neurofm.nn.feedforward import ActivationName, FeedForward
+from neurofm.nn.heads import require_heads
 
 
 class CrossAttention(nn.Module):
@@ -20,12 +20,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
-        if width % n_heads:
-            good = [h for h in range(1, width + 1) if width % h == 0]
-            raise ConfigError(
-                f"width {width} cannot be split into {n_heads} heads",
-                hint=f"n_heads may be {', '.join(map(str, good))}",
-            )
+        require_heads(width, n_heads)
         self.n_heads = n_heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)

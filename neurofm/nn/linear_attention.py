@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from neurofm.nn.heads import require_heads
+
 
 class LinearAttention(nn.Module):
     """Keys and values become one matrix, which every query reads (Shen et al. 2021).
@@ -19,6 +21,7 @@ class LinearAttention(nn.Module):
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
+        require_heads(width, n_heads)
         self.n_heads = n_heads
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width)

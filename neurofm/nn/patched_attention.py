@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurofm.errors import ConfigError
 from neurofm.nn.attention import attend
+from neurofm.nn.heads import require_heads
 
 
 def causal_view(
@@ -82,12 +82,7 @@ class PatchedAttention(nn.Module):
         self, width: int, n_heads: int, sees: Tensor, *, patch_len: int = 1, n_recent: int = 0
     ):
         super().__init__()
-        if width % n_heads:
-            good = [h for h in range(1, width + 1) if width % h == 0]
-            raise ConfigError(
-                f"width {width} cannot be split into {n_heads} heads",
-                hint=f"n_heads may be {', '.join(map(str, good))}",
-            )
+        require_heads(width, n_heads)
         self.n_heads = n_heads
         self.patch_len = patch_len
         self.n_recent = n_recent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurofm.errors import ConfigError
 from neurofm.nn.attention import attend
+from neurofm.nn.heads import require_heads
 from neurofm.signals import Grid
 
 
@@ -33,12 +33,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, width: int, n_heads: int = 4):
         super().__init__()
-        if width % n_heads:
-            raise ConfigError(
-                f"attention pooling: width {width} is no multiple of {n_heads} heads",
-                hint="set n_heads to a divisor of the width",
-            )
-        self.query = nn.Parameter(torch.randn(n_heads, 1, width // n_heads))
+        self.query = nn.Parameter(torch.randn(n_heads, 1, require_heads(width, n_heads)))
         self.keys_values = nn.Linear(width, 2 * width)
         self.project_out = nn.Linear(width, width)
 

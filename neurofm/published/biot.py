@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurofm.config import Config
-from neurofm.errors import ConfigError
 from neurofm.nn.feedforward import FeedForward
 from neurofm.nn.linear_attention import LinearAttention
 from neurofm.nn.sinusoid import sinusoid
@@ -50,10 +49,8 @@ class BIOTConfig(Config):
         Raises
         ------
         ConfigError
-            If heads do not divide the width.
+            If heads do not share the width evenly.
         """
-        if self.width % self.n_heads:
-            raise ConfigError(f"width {self.width} cannot be split into {self.n_heads} heads")
         return BIOT(self)
 
 

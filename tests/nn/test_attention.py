@@ -5,7 +5,12 @@ import torch
 
 from neurofm.errors import ConfigError
 from neurofm.nn.attention import ATTENTIONS, CrissCrossAttention, FullAttention, attend
+from neurofm.nn.cross_attention import CrossAttention
+from neurofm.nn.linear_attention import LinearAttention
+from neurofm.nn.pool import AttentionPool
 from neurofm.nn.rotary import Rotary, rotate
+from neurofm.published.biot import BIOTConfig
+from neurofm.tokenizers.brain_parts import BrainPartsConfig
 
 
 def spell_out(q, k, v, present):
@@ -85,9 +90,20 @@ def test_heads_that_do_not_fit_the_width_are_refused(width, n_heads):
         FullAttention(width, n_heads)
 
 
-def test_the_hint_lists_the_heads_that_fit():
-    with pytest.raises(ConfigError, match=r"n_heads may be 1, 2, 3, 4, 6, 12$"):
-        FullAttention(12, 5)
+@pytest.mark.parametrize(
+    "build",
+    [
+        FullAttention,
+        CrossAttention,
+        LinearAttention,
+        AttentionPool,
+        lambda width, n_heads: BIOTConfig(width=width, n_heads=n_heads).build(),
+        lambda width, n_heads: BrainPartsConfig(width=width, n_heads=n_heads).build(),
+    ],
+)
+def test_the_hint_lists_the_heads_that_fit(build):
+    with pytest.raises(ConfigError, match=r"into 5 heads\n.*n_heads may be 1, 2, 3, 4, 6, 12$"):
+        build(12, 5)
 
 
 def test_rotary_refuses_heads_of_an_odd_number_of_features():

@@ -111,5 +111,5 @@ def test_attention_pooling_prefers_some_tokens():
 
 
 def test_attention_pooling_needs_heads_that_fit():
-    with pytest.raises(ConfigError, match="width 8 is no multiple of 3 heads"):
+    with pytest.raises(ConfigError, match="width 8 cannot be split into 3 heads"):
         AttentionPool(8, 3)
