@@ -224,7 +224,8 @@ def _require_new(task: Task) -> str:
 @lru_cache(maxsize=1)
 def _known(store: Location, run_id: str) -> dict[str, tuple[str, str]]:
     """Return what every recording was made of: hash of the files -> recording and file."""
-    columns = [read_table(store)[name].to_pylist() for name in _CONTENT]
+    table = read_table(store)  # once: others commit meanwhile
+    columns = [table[name].to_pylist() for name in _CONTENT]
     return {digest: (name, source) for digest, name, source in zip(*columns, strict=True)}
 
 

@@ -1,15 +1,18 @@
 """The same bytes are one recording, whatever they are called and whoever works on them."""
 
 import errno
+import itertools
 import os
 import shutil
 
+import pyarrow as pa
 import pytest
 
 from neurofm.config import parse_config
 from neurofm.errors import StoreUnwritable
 from neurofm.preprocessing import task as task_module
 from neurofm.preprocessing.run import CONFIG, plan, run
+from neurofm.store.index import read_table
 from neurofm.store.reader import open_store
 
 CONTRACT = {"sfreq": 128, "band_hz": [0.5, 45], "window_s": 2.0}
@@ -97,6 +100,21 @@ def test_a_copy_says_the_same_in_the_first_run_and_in_the_next(raw, make_config)
     shutil.copy(raw / "sub-1_eeg.edf", raw / "sub-4_eeg.edf")
     first = rows_of(run(make_config())).loc["sub-4_eeg.edf"]
     assert rows_of(run(make_config())).loc["sub-4_eeg.edf"].equals(first)
+
+
+def test_what_others_commit_while_a_worker_looks_for_copies_costs_no_file(
+    raw, make_config, monkeypatch
+):
+    later = (raw / "sub-3_eeg.edf").rename(raw / "sub-3_eeg.later")
+    run(make_config())
+    later.rename(raw / "sub-3_eeg.edf")
+    times = itertools.count(1)
+
+    def growing(store):
+        return pa.concat_tables([read_table(store)] * next(times))
+
+    monkeypatch.setattr(task_module, "read_table", growing)
+    assert rows_of(run(make_config())).loc["sub-3_eeg.edf"].status == "kept"
 
 
 def test_a_copy_is_worked_on_if_nothing_came_of_the_first(raw, make_config):
