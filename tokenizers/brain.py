@@ -17,8 +17,9 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.nn.codebook import Gradient
 from neurofm.nn.initialise import initialise_linear
-from neurofm.nn.place import HEAD_M, MAX_KINDS
+from neurofm.nn.place import MAX_KINDS
 from neurofm.signals import Batch, Grid
+from neurofm.tokenizers.brain_coder import BrainCoder, geometry
 from neurofm.tokenizers.brain_parts import BrainEncoder, BrainParts, BrainPartsConfig
 from neurofm.tokenizers.patch import PatchConfig, Tokenizer
 from neurofm.tokenizers.place import FourierPlaceConfig
@@ -114,7 +115,7 @@ class BrainTokenizerConfig(PatchConfig):
         """
         return BrainTokenizer(self, self.parts(contract), contract.sfreq, width)
 
-    def build_parts(self, contract: SignalContract) -> BrainParts:
+    def build_parts(self, contract: SignalContract) -> BrainCoder:
         """Build what ``neurofm tokenize`` trains: the same encoder, and a decoder.
 
         Raises
@@ -122,7 +123,7 @@ class BrainTokenizerConfig(PatchConfig):
         ConfigError
             As `parts`, or if a patch is too short to be standardised.
         """
-        parts = self.parts(contract).build()
+        parts = BrainCoder(self.parts(contract))
         if parts.config.window_len < 2:
             raise ConfigError("a patch of one sample has no standard deviation, to be divided by")
         keep_scale(parts)
@@ -186,17 +187,6 @@ def keep_scale(parts: BrainEncoder) -> None:
         initialise_linear(parts.to_sensors.project_out)
         # sources have unit length: that is a small number in each feature
         initialise_linear(parts.to_sensors.key_value, parts.config.width**-0.5 / 2)
-
-
-def geometry(batch: Batch, moved: Tensor | None = None) -> Tensor:
-    """Return position and orientation of each channel, (B, C, 6), about one in size.
-
-    `moved` (B, C, 3), in metres, is added to positions.
-    """
-    position = batch.position if moved is None else batch.position + moved
-    position = (position / HEAD_M).masked_fill(~batch.located[..., None], 0.0)
-    orientation = batch.orientation.masked_fill(~batch.oriented[..., None], 0.0)
-    return torch.cat((position, orientation), -1)
 
 
 class BrainTokenizer(Tokenizer):

@@ -20,9 +20,9 @@ from neurofm.errors import SignalError
 from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Batch
 from neurofm.store.reader import Store
-from neurofm.tokenizers.brain import geometry
-from neurofm.tokenizers.brain_parts import BrainParts, correlation, cut, standardise
-from neurofm.tokenizers.reconstruction import reconstruct, shown
+from neurofm.tokenizers.brain_parts import correlation, cut, standardise
+from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.reconstruction import shown
 from neurofm.tokenizers.scores import MEASURES, Picture, Quality
 from neurofm.tokenizers.spline import spline_matrix
 from neurofm.training.seeding import step_generator
@@ -40,7 +40,8 @@ class QualityConfig(Config):
     windows : int
         Windows of each, at most.
     withhold : float
-        Share of the channels of a recording that the encoder is not shown.
+        Share of the channels of a recording that the encoder is not shown, where the tokenizer
+        can give back such channels.
     """
 
     recordings: int = Field(default=40, ge=1)
@@ -51,7 +52,7 @@ class QualityConfig(Config):
 @torch.no_grad()
 def measure(
     config: QualityConfig,
-    parts: BrainParts,
+    parts: Coder,
     stores: Mapping[str, Store],
     rows: pd.DataFrame,
     *,
@@ -63,7 +64,7 @@ def measure(
     ----------
     config : QualityConfig
         How much.
-    parts : BrainParts
+    parts : Coder
         In evaluation mode.
     stores : mapping of str to Store
         By path.
@@ -85,7 +86,7 @@ def measure(
     home = {name: store for store in stores.values() for name in store.index["recording_id"]}
     rows = rows.sort_values("recording_id")
     take = np.unique(np.linspace(0, len(rows) - 1, min(config.recordings, len(rows))).astype(int))
-    counts = np.zeros((parts.config.n_levels, parts.config.n_codes), int)
+    counts = np.zeros((parts.n_levels, parts.n_codes), int)
     scores: list[dict[str, object]] = []
     pictures: dict[str, Picture] = {}
     skipped = []
@@ -99,19 +100,20 @@ def measure(
             skipped.append(name)
             continue
         generator = step_generator(seed, 0, f"withheld from {name}")
-        seen = shown(batch.present[:1], config.withhold, generator).expand(len(batch), -1)
-        found = reconstruct(parts, batch, seen)
+        withhold = config.withhold if parts.withholds else 0.0
+        seen = shown(batch.present[:1], withhold, generator).expand(len(batch), -1)
+        found = parts.rebuild(batch, seen)
         for level in range(len(counts)):
             codes = found.quantised.codes[..., level].flatten()
             counts[level] += torch.bincount(codes, minlength=counts.shape[1]).numpy()
         sensors, here = store.sensors(name), seen[0].numpy()
         errors = _errors(found.signal, found.target)
         scores += _scores(name, sensors, here, errors)
-        scores += _spline_scores(name, store, batch, here, errors, parts.config.window_len)
+        scores += _spline_scores(name, store, batch, here, errors, found.target.shape[-1])
         for kind in sensors.kinds:
             if kind not in pictures:
                 pictures[kind] = _picture(
-                    name, kind, sensors, here, found.target, found.signal, _looks(parts, batch)
+                    name, kind, sensors, here, found.target, found.signal, parts.looks(batch)
                 )
     if not scores:
         raise SignalError("no recording has a good window, to be measured on")
@@ -190,13 +192,6 @@ def _row(  # noqa: PLR0913 - the columns of a table
     return {**keys, "n": int(at.sum()), **means}
 
 
-def _looks(parts: BrainParts, batch: Batch) -> np.ndarray:
-    """Return how much each source looks at each channel, the mean over windows, (S, C)."""
-    sensors = parts.sensors(geometry(batch), batch.kind, batch.located)
-    features = parts.features(cut(batch.signal, parts.config.window_len))
-    return parts.to_sources.weights(features, sensors, batch.present).mean(0).numpy()
-
-
 def _picture(  # noqa: PLR0913 - one window, as it was and as it came back
     name: str,
     kind: str,
@@ -204,7 +199,7 @@ def _picture(  # noqa: PLR0913 - one window, as it was and as it came back
     seen: np.ndarray,
     target: Tensor,
     signal: Tensor,
-    looks: np.ndarray,
+    looks: Tensor | None,
 ) -> Picture:
     of_kind = np.flatnonzero(np.array([SensorKind(k).label == kind for k in sensors.kind]))
     half = _PICTURED // 2
@@ -218,5 +213,5 @@ def _picture(  # noqa: PLR0913 - one window, as it was and as it came back
         target=target[0, chosen].flatten(1).numpy(),
         signal=signal[0, chosen].flatten(1).numpy(),
         sensors=sensors.select(of_kind),
-        looks=looks[:, of_kind],
+        looks=None if looks is None else looks[:, of_kind].numpy(),
     )

@@ -1,4 +1,4 @@
-"""Train latent sources to give back every channel, also those they were not shown.
+"""Train a tokenizer to give back every channel, also those it was not shown.
 
 B windows, C channels, N patches of L samples.
 """
@@ -10,48 +10,83 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from neurofm.config import Config
+from neurofm.errors import ConfigError
 from neurofm.signals import Batch
-from neurofm.tokenizers.brain import geometry
-from neurofm.tokenizers.brain_parts import (
-    BrainParts,
-    Reconstruction,
-    correlation,
-    cut,
-    reconstruction_loss,
-)
+from neurofm.tokenizers.brain_parts import correlation
+from neurofm.tokenizers.coder import Coder, Draws
 from neurofm.training.module import Loss
 
 
 class ReconstructionConfig(Config):
-    """Reconstruct all channels from some, after BrainTokenizer (Xiao et al. 2025, sec. 3.4).
+    """Reconstruct all channels from some, as BrainTokenizer does, or from all of them.
+
+    Where nothing is given, it is what the tokenizer's publication does (`Coder.usual`).
 
     Parameters
     ----------
-    withhold : float
-        Share of the channels of a window that the encoder is not shown; one always is.
-    noise : float
+    withhold : float, optional
+        Share of the channels of a window that the encoder is not shown; one always is. Only a
+        tokenizer whose decoder knows of places can give back what it has not seen.
+    noise : float, optional
         Standard deviation of the noise that is added to what it is shown, in deviations of the
         recording.
-    place_noise_m : float
+    place_noise_m : float, optional
         Standard deviation of the noise that is added to each coordinate of a position, in metres,
         so that no sensor can be known by its exact place.
     """
 
-    withhold: float = Field(default=0.25, ge=0, lt=1)
-    noise: float = Field(default=0.1, ge=0)
-    place_noise_m: float = Field(default=0.005, ge=0)
+    withhold: float | None = Field(default=None, ge=0, lt=1)
+    noise: float | None = Field(default=None, ge=0)
+    place_noise_m: float | None = Field(default=None, ge=0)
 
-    def build(self, parts: BrainParts) -> ReconstructionObjective:
-        """Build the objective that trains `parts`."""
-        return ReconstructionObjective(self, parts)
+    def draws(self, parts: Coder) -> Draws:
+        """Return what training draws.
+
+        Raises
+        ------
+        ConfigError
+            If channels are to be withheld that cannot be given back.
+        """
+        if self.withhold and not parts.withholds:
+            raise ConfigError(
+                f"objective.withhold is {self.withhold:g}, but this tokenizer gives back only the "
+                "channels that it is shown",
+                hint="leave withhold out, or train a brain_tokenizer",
+            )
+        usual = parts.usual
+        return Draws(
+            withhold=usual.withhold if self.withhold is None else self.withhold,
+            noise=usual.noise if self.noise is None else self.noise,
+            place_noise_m=(
+                usual.place_noise_m if self.place_noise_m is None else self.place_noise_m
+            ),
+        )
+
+    def build(self, parts: Coder) -> ReconstructionObjective:
+        """Build the objective that trains `parts`.
+
+        Raises
+        ------
+        ConfigError
+            As `draws`.
+        """
+        return ReconstructionObjective(self.draws(parts), parts)
 
 
 class ReconstructionObjective(nn.Module):
-    """The published loss on every channel that is present."""
+    """The tokenizer's own loss, on every channel that is present.
 
-    def __init__(self, config: ReconstructionConfig, parts: BrainParts):
+    Parameters
+    ----------
+    draws : Draws
+        What is withheld and added.
+    parts : Coder
+        What is trained.
+    """
+
+    def __init__(self, draws: Draws, parts: Coder):
         super().__init__()
-        self.config = config
+        self.draws = draws
         self.parts = parts
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
@@ -67,72 +102,26 @@ class ReconstructionObjective(nn.Module):
         Returns
         -------
         Loss
-            Terms: those of `reconstruction_loss`, ``withheld`` (correlation of the channels that
-            were not shown, 0 where there are none) and ``perplexity`` of the first codes.
+            Terms: those of `Coder.losses`; ``withheld``, the correlation of the channels that
+            were not shown (0 where there are none), of a tokenizer that is not shown all; and
+            ``perplexity`` of the first codes.
         """
-        config, present = self.config, batch.present
-        seen = shown(present.cpu(), config.withhold, generator).to(present.device)
+        draws, present = self.draws, batch.present
+        seen = shown(present.cpu(), draws.withhold, generator).to(present.device)
         noise = torch.randn(batch.signal.shape, generator=generator).to(batch.signal)
         moved = torch.randn(batch.position.shape, generator=generator).to(batch.position)
-        found = reconstruct(
-            self.parts,
-            batch,
-            seen,
-            noise=config.noise * noise,
-            moved=config.place_noise_m * moved,
+        found = self.parts.rebuild(
+            batch, seen, noise=draws.noise * noise, moved=draws.place_noise_m * moved
         )
-        terms = reconstruction_loss(found, present)
-        withheld = present & ~seen
-        likeness = correlation(found.signal, found.target).detach().mean(-1)[withheld]
-        codes = found.quantised.codes[..., 0]
-        return Loss(
-            total=terms.pop("total"),
-            terms={
-                **{name: value.detach() for name, value in terms.items()},
-                "withheld": likeness.mean() if len(likeness) else likeness.new_zeros(()),
-                "perplexity": perplexity(codes, self.parts.config.n_codes),
-            },
-        )
-
-
-def reconstruct(
-    parts: BrainParts,
-    batch: Batch,
-    seen: Tensor,
-    *,
-    noise: Tensor | None = None,
-    moved: Tensor | None = None,
-) -> Reconstruction:
-    """Encode the channels that are `seen`, and decode all.
-
-    Parameters
-    ----------
-    parts : BrainParts
-        The model.
-    batch : Batch
-        Standardised windows.
-    seen : Tensor of bool, shape (B, C)
-        Channels that the encoder sees: at least one of each window.
-    noise : Tensor, shape (B, C, T), optional
-        Added to what it sees.
-    moved : Tensor, shape (B, C, 3), optional
-        Metres, added to the positions.
-
-    Returns
-    -------
-    Reconstruction
-        Of patches (B, C, N, L).
-    """
-    length = parts.config.window_len
-    place = geometry(batch, moved)
-    sensors = parts.sensors(place.to(batch.signal.dtype), batch.kind, batch.located)
-    signal = batch.signal.masked_fill(~batch.present[..., None], 0.0)
-    return parts.reconstruct(
-        cut(signal, length),
-        sensors,
-        present=seen,
-        noise=None if noise is None else cut(noise, length),
-    )
+        terms = self.parts.losses(found, batch)
+        total = terms.pop("total")
+        terms = {name: value.detach() for name, value in terms.items()}
+        if self.parts.withholds:
+            withheld = present & ~seen
+            likeness = correlation(found.signal, found.target).detach().mean(-1)[withheld]
+            terms["withheld"] = likeness.mean() if len(likeness) else likeness.new_zeros(())
+        terms["perplexity"] = perplexity(found.quantised.codes[..., 0], self.parts.n_codes)
+        return Loss(total=total, terms=terms)
 
 
 def shown(present: Tensor, withhold: float, generator: Generator) -> Tensor:

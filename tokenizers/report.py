@@ -52,7 +52,7 @@ def make_page(
     _pictures(page, quality, sfreq)
     page.section("Training")
     steps = [row["step"] for row in metrics]
-    curves = (("loss", ("loss",)), ("correlation", ("correlation", "withheld")))
+    curves = {"loss": ["loss"], "terms of the loss": _terms(metrics), "perplexity": ["perplexity"]}
     page.figures(
         [
             (
@@ -63,7 +63,7 @@ def make_page(
                 ),
                 f"Training: {label}.",
             )
-            for label, names in curves
+            for label, names in curves.items()
         ]
     )
     page.section("Recordings")
@@ -72,6 +72,11 @@ def make_page(
     page.section("Environment")
     page.code("\n".join(f"{k}: {v}" for k, v in environment.items()))
     return page
+
+
+def _terms(metrics: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the columns that are neither the sum, nor of another scale."""
+    return [name for name in metrics[0] if name not in {"step", "loss", "lr", "perplexity"}]
 
 
 def _spline(page: Page, quality: Quality) -> None:
@@ -105,7 +110,7 @@ def _pictures(page: Page, quality: Quality, sfreq: float) -> None:
             caption += f" Not shown to the encoder: {', '.join(hidden)}."
         figures = [(plot, caption)]
         located = picture.sensors.located
-        if located.any():
+        if located.any() and picture.looks is not None:
             drawn = weights_plot(picture.sensors.position[located], picture.looks[:, located])
             figures.append((drawn, "What each latent source looks at, seen from above."))
         page.figures(figures)

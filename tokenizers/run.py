@@ -20,12 +20,13 @@ from neurofm.errors import ConfigError, TrainingError
 from neurofm.report.progress import progress
 from neurofm.store.reader import open_store
 from neurofm.tokenizers.brain import BrainTokenizerConfig
-from neurofm.tokenizers.brain_parts import BrainParts
+from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.quality import QualityConfig, measure
 from neurofm.tokenizers.reconstruction import ReconstructionConfig
 from neurofm.tokenizers.report import make_page
 from neurofm.tokenizers.saved import save_tokenizer
 from neurofm.tokenizers.scores import Quality
+from neurofm.tokenizers.trainable import TrainableConfig
 from neurofm.training.fit import fit
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.module import TrainModule
@@ -67,7 +68,7 @@ class TokenizeConfig(Config):
     stores: tuple[str, ...] = Field(min_length=1)
     folder: str
     held_out: tuple[str, ...] = ()
-    tokenizer: BrainTokenizerConfig = Field(default_factory=BrainTokenizerConfig)
+    tokenizer: TrainableConfig = Field(default_factory=BrainTokenizerConfig)
     objective: ReconstructionConfig = Field(default_factory=ReconstructionConfig)
     loader: LoaderConfig = Field(default_factory=lambda: LoaderConfig(token_budget=512))
     optim: OptimConfig = Field(default_factory=OptimConfig)
@@ -239,7 +240,7 @@ def _run_digest(config: TokenizeConfig) -> str:
 def _export(
     config: TokenizeConfig,
     folder: Path,
-    parts: BrainParts,
+    parts: Coder,
     data: _Data,
     rows: list[dict[str, Any]],
 ) -> None:

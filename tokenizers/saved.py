@@ -22,7 +22,8 @@ from neurofm.nn.weights import (
     write_beside_weights,
 )
 from neurofm.tokenizers.brain import BrainTokenizer, BrainTokenizerConfig
-from neurofm.tokenizers.brain_parts import BrainParts
+from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.trainable import TrainableConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS = "tokenizer.json", "model.safetensors"
@@ -33,7 +34,7 @@ class SavedConfig(Config):
     """Everything ``tokenizer.json`` holds."""
 
     format: int
-    tokenizer: BrainTokenizerConfig
+    tokenizer: TrainableConfig
     contract: SignalContract
     provenance: dict[str, Any]
     training: dict[str, Any]
@@ -46,9 +47,9 @@ class SavedTokenizer:
 
     Attributes
     ----------
-    parts : BrainParts
+    parts : Coder
         Encoder, codes and decoder, in evaluation mode.
-    config : BrainTokenizerConfig
+    config : TrainableConfig
         Architecture.
     contract : SignalContract
         The signals it is for.
@@ -58,8 +59,8 @@ class SavedTokenizer:
         Twelve characters that identify the weights.
     """
 
-    parts: BrainParts
-    config: BrainTokenizerConfig
+    parts: Coder
+    config: TrainableConfig
     contract: SignalContract
     provenance: dict[str, Any]
     training: dict[str, Any]
@@ -68,8 +69,8 @@ class SavedTokenizer:
 
 def save_tokenizer(
     path: Path,
-    parts: BrainParts,
-    config: BrainTokenizerConfig,
+    parts: Coder,
+    config: TrainableConfig,
     *,
     contract: SignalContract,
     provenance: Mapping[str, Any],
@@ -81,9 +82,9 @@ def save_tokenizer(
     ----------
     path : Path
         The folder. An older tokenizer there is replaced.
-    parts : BrainParts
+    parts : Coder
         What was trained.
-    config : BrainTokenizerConfig
+    config : TrainableConfig
         Its architecture.
     contract : SignalContract
         The signals it was trained on.

@@ -30,8 +30,8 @@ class Picture:
         Standardised by patch, and reconstructed.
     sensors : Sensors
         All channels of the kind.
-    looks : ndarray, shape (S, channels of the kind)
-        How much each source looks at each channel.
+    looks : ndarray, shape (S, channels of the kind), optional
+        How much each site looks at each channel, where sites are not channels.
     """
 
     recording_id: str
@@ -41,7 +41,7 @@ class Picture:
     target: np.ndarray
     signal: np.ndarray
     sensors: Sensors
-    looks: np.ndarray
+    looks: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
