@@ -15,6 +15,7 @@ from neurofm.tokenizers.convs import (
 )
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.plane import PlanePatchConfig
+from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
 from neurofm.tokenizers.spectra import MultiScaleSpectraConfig, StftConfig
 
 TOKENIZERS = {
@@ -28,6 +29,9 @@ TOKENIZERS = {
     "stft": StftConfig,
     "multi_scale_spectra": MultiScaleSpectraConfig,
     "brain_tokenizer": BrainTokenizerConfig,
+    "mu_law_samples": MuLawConfig,
+    "quantile_samples": QuantileConfig,
+    "annealed_samples": AnnealedSamplesConfig,
 }
 
 TokenizerConfig = Annotated[
@@ -40,6 +44,9 @@ TokenizerConfig = Annotated[
     | DilatedConvConfig
     | StftConfig
     | MultiScaleSpectraConfig
-    | BrainTokenizerConfig,
+    | BrainTokenizerConfig
+    | MuLawConfig
+    | QuantileConfig
+    | AnnealedSamplesConfig,
     Field(discriminator="name"),
 ]

@@ -52,11 +52,20 @@ class AnnealedChoice(nn.Module):
 
     def forward(self, features: Tensor) -> Chosen:
         """Choose among codes for features (..., width)."""
+        return self._choose(features, self.temperature if self.training else None)
+
+    def straight_through(self, features: Tensor) -> Chosen:
+        """Choose hard whatever the temperature, with gradients as if the choice were soft."""
+        found = self._choose(features, torch.ones_like(self.temperature))
+        hard = F.one_hot(found.codes, found.weights.shape[-1]).to(found.weights.dtype)
+        return Chosen(weights=hard + (found.weights - found.weights.detach()), codes=found.codes)
+
+    def _choose(self, features: Tensor, temperature: Tensor | None) -> Chosen:
         scores = self.norm(self.linear(features)) / SHARPNESS
         codes = scores.argmax(-1)
         weights = F.one_hot(codes, scores.shape[-1]).to(scores.dtype)
-        if self.training:
-            weights = torch.lerp(weights, scores.softmax(-1), self.temperature)
+        if temperature is not None:
+            weights = torch.lerp(weights, scores.softmax(-1), temperature)
         return Chosen(weights=weights, codes=codes)
 
 
@@ -108,6 +117,90 @@ class RecurrentLayers(nn.Module):
         for layer in self.layers:
             x = layer(x)[0]
         return x
+
+
+class SampleEncoder(nn.Module):
+    """Recurrent layers that read a signal, and choose a code for each sample.
+
+    Code 0 stands for what training did not see; `rename` gives it meaning. A fresh encoder has
+    codes 1 to K.
+
+    Parameters
+    ----------
+    n_codes : int
+        K, of which training leaves some unused.
+    width, n_layers : int
+        Of the recurrent layers.
+    recurrent : "gru" or "lstm"
+        Their kind.
+    """
+
+    names: Tensor
+
+    def __init__(self, n_codes: int, width: int, n_layers: int, recurrent: RecurrentName):
+        super().__init__()
+        self.n_codes = n_codes + 1
+        self.layers = RecurrentLayers(width, n_layers, recurrent)
+        self.choice = AnnealedChoice(width, n_codes)
+        self.register_buffer("names", torch.arange(1, n_codes + 1))
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is not frozen."""
+        return any(p.requires_grad for p in self.parameters())
+
+    def choose(self, signal: Tensor, *, straight_through: bool = False) -> Chosen:
+        """Return codes (..., L) of signals (..., L) before they are renamed, and weights.
+
+        Weights are annealed in training, or hard with a gradient; see `AnnealedChoice`.
+        """
+        features = self.layers(signal.reshape(-1, signal.shape[-1]))
+        choose = self.choice.straight_through if straight_through else self.choice
+        found, shape = choose(features), signal.shape[:-1]
+        return Chosen(
+            weights=found.weights.unflatten(0, shape), codes=found.codes.unflatten(0, shape)
+        )
+
+    def encode(self, signal: Tensor) -> Tensor:
+        """Map signals (..., L) to codes (..., L): 0 of the unseen, 1 of the most frequent on."""
+        return self.names[self.choose(signal).codes]
+
+    @torch.no_grad()
+    def rename(self, counts: Tensor) -> None:
+        """Name codes by how often they occurred, `counts` (K,) by their present place."""
+        self.names.copy_(frequency_ranks(counts))
+
+
+class SampleCodec(SampleEncoder):
+    """The encoder, and what each code looks like in the signal.
+
+    Parameters
+    ----------
+    n_codes, width, n_layers, recurrent
+        As in `SampleEncoder`.
+    kernel : int
+        Samples that a code reaches in the reconstruction: later ones only.
+    """
+
+    def __init__(
+        self, n_codes: int, width: int, n_layers: int, recurrent: RecurrentName, kernel: int
+    ):
+        super().__init__(n_codes, width, n_layers, recurrent)
+        self.kernels = CodeKernels(n_codes, kernel, padding="causal")
+
+    def reconstruct(self, signal: Tensor) -> Tensor:
+        """Return signals (..., L) as their codes have them, through which gradients pass."""
+        return self.draw(self.choose(signal).weights)
+
+    def draw(self, weights: Tensor) -> Tensor:
+        """Map weights (..., L, K) to signals (..., L)."""
+        return self.kernels(weights.flatten(0, -3)).unflatten(0, weights.shape[:-2])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Map codes (..., L) to signals (..., L); an unseen one looks like nothing."""
+        meaning = F.one_hot(self.names, self.n_codes).to(self.kernels.weight.dtype)  # (K, K + 1)
+        meaning[:, 0] = 0
+        return self.draw(F.embedding(codes, meaning.T))
 
 
 def frequency_ranks(counts: Tensor) -> Tensor:

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurofm.nn.sample_codes import AnnealedChoice, CodeKernels, frequency_ranks
+from neurofm.nn.sample_codes import (
+    AnnealedChoice,
+    CodeKernels,
+    SampleCodec,
+    frequency_ranks,
+)
 from neurofm.published.ephys_tokenizer import EphysTokenizerConfig
 
 
@@ -64,3 +69,50 @@ def test_names_by_frequency_start_at_one_and_leave_zero_to_the_unseen(counts):
     assert sorted(names[seen].tolist()) == list(range(1, int(seen.sum()) + 1))
     by_name = counts[seen][names[seen].argsort()]
     assert (by_name.diff() <= 0).all()
+
+
+def make_codec():
+    torch.manual_seed(0)
+    return SampleCodec(6, 5, 1, "gru", 4).eval()
+
+
+def test_decoding_gives_what_the_codes_reconstruct_whatever_their_names():
+    codec, signal = make_codec(), torch.randn(2, 3, 30)
+    expected = codec.reconstruct(signal)
+    torch.testing.assert_close(codec.decode(codec.encode(signal)), expected)
+    raw = codec.choose(signal).codes
+    counts = torch.bincount(raw.flatten(), minlength=6)
+    codec.rename(counts)
+    codes = codec.encode(signal)
+    assert codes.min() == 1
+    assert codes.max() == (counts > 0).sum()
+    assert (torch.bincount(codes.flatten())[1:].diff() <= 0).all()
+    torch.testing.assert_close(codec.decode(codes), expected)
+
+
+def test_a_code_that_training_did_not_see_is_zero_and_looks_like_nothing():
+    codec, signal = make_codec(), torch.randn(1, 1, 30)
+    raw = codec.choose(signal).codes
+    gone = int(raw[0, 0, 0])
+    counts = torch.bincount(raw.flatten(), minlength=6)
+    counts[gone] = 0
+    codec.rename(counts)
+    codes = codec.encode(signal)
+    assert torch.equal(codes == 0, raw == gone)
+    silent = codec.decode(torch.zeros(1, 1, 30, dtype=torch.int64))
+    torch.testing.assert_close(silent, codec.kernels.bias.sum().expand(1, 1, 30))
+
+
+def test_a_hard_choice_lets_gradients_pass_as_if_it_were_soft():
+    torch.manual_seed(0)
+    choice, features = AnnealedChoice(6, 5), torch.randn(4, 7, 6)
+    values = torch.randn(5)
+    straight = choice.straight_through(features)
+    assert torch.equal(straight.weights, choice.eval()(features).weights)
+    (straight.weights @ values).sum().backward()
+    found = choice.linear.weight.grad.clone()
+    choice.zero_grad()
+    choice.train()
+    choice.temperature.fill_(1)
+    (choice(features).weights @ values).sum().backward()
+    torch.testing.assert_close(found, choice.linear.weight.grad)
