@@ -99,6 +99,7 @@ class Checkpoint:
         batch_size: int = 32,
         unit_scale: float = 1.0,
         allow_unlocated: bool = False,
+        subject: str | None = None,
     ) -> np.ndarray:
         """Bring data under the contract and return one vector a window.
 
@@ -115,6 +116,9 @@ class Checkpoint:
             Factor that brings the samples to volts or tesla, should they not be.
         allow_unlocated : bool
             Accept data of which no channel has a position.
+        subject : str, optional
+            ``dataset_sub-subject``, for encoders that know subjects; by default that of a
+            `Recording`.
 
         Returns
         -------
@@ -137,6 +141,7 @@ class Checkpoint:
             batch_size=batch_size,
             unit_scale=unit_scale,
             allow_unlocated=allow_unlocated,
+            subject=subject,
         )
 
 

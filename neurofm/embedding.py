@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from neurofm.nn.pool import MeanPool
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import dropped_channels, harmonise
 from neurofm.sensors import SensorKind, Sensors, brain_picks, text_code
-from neurofm.signals import Batch, Entities, Event, Recording
+from neurofm.signals import Batch, Entities, Event, Recording, subject_code
 
 _log = logging.getLogger("neurofm")
 
@@ -42,11 +42,14 @@ class Windows:
         The channels.
     sfreq : float
         Sampling rate in hertz.
+    subject : int
+        As `neurofm.signals.subject_code` has it; 0 where it is not known.
     """
 
     signal: np.ndarray
     sensors: Sensors
     sfreq: float
+    subject: int = 0
 
     def __len__(self) -> int:
         return len(self.signal)
@@ -54,10 +57,11 @@ class Windows:
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield the windows in order, `batch_size` at a time."""
         for start in range(0, len(self), batch_size):
-            yield make_batch(self.signal[start : start + batch_size], self.sensors, self.sfreq)
+            signal = self.signal[start : start + batch_size]
+            yield make_batch(signal, self.sensors, self.sfreq, subject=self.subject)
 
 
-def make_batch(signal: np.ndarray, sensors: Sensors, sfreq: float) -> Batch:
+def make_batch(signal: np.ndarray, sensors: Sensors, sfreq: float, *, subject: int = 0) -> Batch:
     """Make a batch of windows that share a montage.
 
     Parameters
@@ -68,6 +72,8 @@ def make_batch(signal: np.ndarray, sensors: Sensors, sfreq: float) -> Batch:
         The channels.
     sfreq : float
         Sampling rate in hertz.
+    subject : int
+        Whose they are; 0 where that is not known.
 
     Returns
     -------
@@ -90,6 +96,7 @@ def make_batch(signal: np.ndarray, sensors: Sensors, sfreq: float) -> Batch:
         sfreq=sfreq,
         name_code=share(sensors.name_code, torch.int64),
         region_code=share(sensors.region_code, torch.int64),
+        subject_code=torch.full((len(signal),), subject),
     )
 
 
@@ -149,6 +156,7 @@ def windows_of(
     *,
     unit_scale: float = 1.0,
     allow_unlocated: bool = False,
+    subject: str | None = None,
 ) -> Windows:
     """Make windows of new data exactly as preprocessing and loading make them of a store.
 
@@ -167,6 +175,9 @@ def windows_of(
         Factor that brings the samples of an MNE object to volts or tesla.
     allow_unlocated : bool
         Accept an MNE object of which no channel has a position.
+    subject : str, optional
+        Dataset and subject as recordings of a store are named, ``dataset_sub-subject``: for
+        encoders that know subjects. By default that of a `Recording`; an MNE object's is not known.
 
     Returns
     -------
@@ -189,15 +200,18 @@ def windows_of(
     if isinstance(source, Recording):
         if unit_scale != 1.0:
             source = source.evolve(signal=source.signal * np.float32(unit_scale))
-        return _tiled(source, contract)
-    if isinstance(source, mne.BaseEpochs):
-        return _from_epochs(source, contract, reading)
-    if isinstance(source, mne.io.BaseRaw):
-        return _tiled(recording_from_raw(source, _entities(source), **reading), contract)
-    raise SignalError(
-        f"embed takes an mne.io.Raw, an mne.Epochs or a Recording, not {type(source).__name__}",
-        hint="wrap an array with mne.io.RawArray: units and sensors have to be known",
-    )
+        found = _tiled(source, contract)
+        subject = subject or source.recording_id
+    elif isinstance(source, mne.BaseEpochs):
+        found = _from_epochs(source, contract, reading)
+    elif isinstance(source, mne.io.BaseRaw):
+        found = _tiled(recording_from_raw(source, _entities(source), **reading), contract)
+    else:
+        raise SignalError(
+            f"embed takes an mne.io.Raw, an mne.Epochs or a Recording, not {type(source).__name__}",
+            hint="wrap an array with mne.io.RawArray: units and sensors have to be known",
+        )
+    return replace(found, subject=subject_code(subject or ""))
 
 
 def _tiled(recording: Recording, contract: SignalContract) -> Windows:

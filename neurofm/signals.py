@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from neurofm.errors import ConfigError, SignalError
-from neurofm.sensors import Sensors
+from neurofm.sensors import Sensors, text_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +73,17 @@ class Entities:
             if value:
                 parts.append(f"{key}-{_SAFE.sub('-', value)}")
         return "_".join(parts)
+
+
+def subject_of(recording_id: str) -> str:
+    """Return dataset and subject of a recording, ``dataset_sub-subject``, from its name."""
+    return "_".join(recording_id.split("_", 2)[:2])
+
+
+@lru_cache(65536)
+def subject_code(recording_id: str) -> int:
+    """Return a number for dataset and subject of a recording, the same everywhere."""
+    return text_code(subject_of(recording_id))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -280,6 +292,8 @@ class Batch(_Movable):
         Largest magnitude once scaled; given with `scale`.
     name_code, region_code : Tensor of int64, shape (B, C), optional
         What `Sensors` has under these names: for tokenizers whose places are rows of a table.
+    subject_code : Tensor of int64, shape (B,), optional
+        Whose each window is, as `subject_code` has it: for tokenizers that know subjects.
     """
 
     signal: Tensor
@@ -297,6 +311,7 @@ class Batch(_Movable):
     clip: float | None = None
     name_code: Tensor | None = None
     region_code: Tensor | None = None
+    subject_code: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.signal.shape[0])

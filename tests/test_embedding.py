@@ -13,6 +13,7 @@ from neurofm.errors import ConfigError, SensorError, SignalError
 from neurofm.nn.pool import AttentionPool, MeanPool
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import harmonise
+from neurofm.sensors import text_code
 from neurofm.signals import Entities
 
 CONTRACT = SignalContract(sfreq=100, band_hz=(0.5, 40), window_s=4, reference={"eeg": "average"})
@@ -76,6 +77,20 @@ def test_a_recording_gives_what_its_raw_gives(loaded):
     raw = brown_raw()
     recording = recording_from_raw(raw, Entities(dataset="d", subject="s"))
     assert np.array_equal(loaded.embed(recording), loaded.embed(raw))
+
+
+def test_windows_know_whose_they_are_where_it_is_told():
+    raw = brown_raw(seconds=5.0)
+    recording = recording_from_raw(raw, Entities(dataset="d", subject="s", run="2"))
+    told = [
+        windows_of(recording, CONTRACT),
+        windows_of(raw, CONTRACT, subject="d_sub-s"),
+        windows_of(fixed_epochs(raw, 4.0), CONTRACT, subject="d_sub-s"),
+    ]
+    for windows in told:
+        (batch,) = windows.batches(8)
+        assert batch.subject_code.tolist() == [text_code("d_sub-s")]
+    assert windows_of(raw, CONTRACT).subject == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from neurofm.errors import ConfigError, SignalError
 from neurofm.sensors import Sensors
-from neurofm.signals import Batch, Entities, Event, Grid, Recording, good_spans, whole_samples
+from neurofm.signals import (
+    Batch,
+    Entities,
+    Event,
+    Grid,
+    Recording,
+    good_spans,
+    subject_code,
+    subject_of,
+    whole_samples,
+)
 
 
 def sensors(n):
@@ -29,6 +39,20 @@ def recording(signal, sfreq=100.0, **more):
 def test_a_recording_id_is_made_of_the_entities_and_safe_as_a_folder():
     who = Entities(dataset="My set", subject="S 1/2", session="[a]", task="rest", run="05")
     assert who.recording_id == "My-set_sub-S-1-2_ses--a-_task-rest_run-05"
+
+
+def test_all_recordings_of_a_subject_have_its_code_and_no_other_has():
+    who = [
+        Entities(dataset="d", subject="1").recording_id,
+        Entities(dataset="d", subject="1", session="2", task="rest", run="3").recording_id,
+        Entities(dataset="d", subject="2").recording_id,
+        Entities(dataset="e", subject="1").recording_id,
+    ]
+    assert [subject_of(name) for name in who] == ["d_sub-1", "d_sub-1", "d_sub-2", "e_sub-1"]
+    first, again, *others = map(subject_code, who)
+    assert first == again == 2380724596383947514
+    assert len({first, *others}) == 3
+    assert subject_code("") == 0
 
 
 @pytest.mark.parametrize("missing", ["dataset", "subject"])

@@ -12,7 +12,7 @@ from neurofm.data.buffers import Buffers
 from neurofm.data.plan import WindowRef
 from neurofm.errors import ConfigError, SensorError
 from neurofm.sensors import Sensors
-from neurofm.signals import Batch, CountReader, WindowReader
+from neurofm.signals import Batch, CountReader, WindowReader, subject_code
 
 MONTAGES = 256  # whose tensors are remembered
 
@@ -91,6 +91,7 @@ def collate(
         target=None if targets is None else torch.tensor(targets, dtype=torch.int64),
         scale=None if counts is None else _scales(counts, refs, shape),
         clip=None if counts is None else counts.clip,
+        subject_code=torch.tensor([subject_code(ref.recording_id) for ref in refs]).long(),
     )
 
 

@@ -86,6 +86,13 @@ def test_a_batch_carries_the_codes_of_names_and_regions(store):
     assert not batch.region_code.any()
 
 
+def test_a_batch_knows_whose_windows_are(store):
+    refs = tuple(WindowRef(name, 0) for name in ("d_sub-0", "d_sub-2", "d_sub-0"))
+    code = collate(store, refs, 100, sfreq=SFREQ).subject_code
+    assert code.tolist() == [text_code(ref.recording_id) for ref in refs]
+    assert collate(store, (), 100, sfreq=SFREQ).subject_code.dtype is torch.int64
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
 @pytest.mark.parametrize("prefetch", [1, 5])
 def test_batches_do_not_depend_on_threads(store, threads, prefetch):
