@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurofm.preprocessing.report import FILE_NAME, read_report, write_text
+from neurofm.preprocessing.report import FILE_NAME, read_report
 from neurofm.report.page import Page
 from neurofm.report.svg import density_drawing, head_drawing, histogram_drawing
 from neurofm.sensors import SensorKind
+from neurofm.store.layout import replace_synced
 from neurofm.store.reader import Store, open_store
 from neurofm.store.remote import Location
+from neurofm.store.staging import index_lock
 
 PAGE_NAME = "report.html"
 _SHOWN = 200  # recordings with drawings of their own
@@ -34,7 +36,9 @@ def write_page(store: Location) -> None:
     store : Path or RemotePath
         The store; the page is put beside its ``report.csv``.
     """
-    write_text(store / PAGE_NAME, make_page(open_store(store), read_report(store)).html())
+    page = make_page(open_store(store), read_report(store)).html()
+    with index_lock(store):
+        replace_synced(store / PAGE_NAME, page.encode())
 
 
 def make_page(store: Store, report: pd.DataFrame) -> Page:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from neurofm.errors import NeurofmError, StoreError
-from neurofm.files import write_atomically
+from neurofm.store.layout import replace_synced
 from neurofm.store.remote import Location
+from neurofm.store.staging import index_lock
 
 COLUMNS = (
     "dataset", "path", "recording_id", "status", "reason", "hint", "error", "n_channels",
@@ -64,7 +64,12 @@ def read_report(store: Location) -> pd.DataFrame:
 
 def merge_report(store: Location, rows: Sequence[dict[str, Any]]) -> None:
     """Write the rows of this run into the report, over older rows of the same files."""
-    old = read_report(store)
+    with index_lock(store):  # the report of another run may be on its way
+        merged = _merged(read_report(store), rows)
+        replace_synced(store / FILE_NAME, merged.to_csv(index=False).encode())
+
+
+def _merged(old: pd.DataFrame, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     # the file tells of the store, not of the run: what a run found there is kept
     new = report_table(
         [{**r, "status": "kept", "reason": ""} if r.get("reason") == IN_STORE else r for r in rows]
@@ -73,13 +78,4 @@ def merge_report(store: Location, rows: Sequence[dict[str, Any]]) -> None:
     stays = ~old.set_index(key).index.isin(new.set_index(key).index)
     parts = [table for table in (old[stays], new) if len(table)]
     merged = pd.concat(parts, ignore_index=True) if parts else new
-    merged = merged.sort_values(key, ignore_index=True)
-    write_text(store / FILE_NAME, merged.to_csv(index=False))
-
-
-def write_text(path: Location, text: str) -> None:
-    """Write a file of the store in one step."""
-    if isinstance(path, Path):
-        write_atomically(path, text)
-    else:
-        path.write_bytes(text.encode())
+    return merged.sort_values(key, ignore_index=True)

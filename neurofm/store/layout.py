@@ -9,7 +9,8 @@
         <recording_id>/zarr.json     groups: index row, entities, sensors, events, quality, ...
           signal/zarr.json           int16 array (C, T); its attributes hold scale and divisor
           signal/c/0/<n>             shards of about 31 MB
-      .tmp-<random>/                 a recording being written
+      .tmp-<random>/                 a recording being written, and beside it
+      .tmp-<random>.lock             a file that its writer holds locked
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ ROOT_KEY = "neurofm_store"
 TEMPORARY = ".tmp-"
 SHARD_BYTES = 31_250_000  # of int16 before compression: 64 channels x 20 min at 200 Hz
 
+CHUNK_LEVEL = 9  # 3 % smaller than level 5, as fast to decode, a seventh slower to encode
 # blosc lz4 + bitshuffle makes real EEG 3.3 times smaller than float32 and decodes at memory
 # speed. The checksum after it is what tells a flipped bit from a brain signal.
 CHUNK_CODECS: list[dict[str, Any]] = [
@@ -45,7 +47,7 @@ CHUNK_CODECS: list[dict[str, Any]] = [
         "configuration": {
             "typesize": 2,
             "cname": "lz4",
-            "clevel": 5,
+            "clevel": CHUNK_LEVEL,
             "shuffle": "bitshuffle",
             "blocksize": 0,
         },
@@ -195,8 +197,11 @@ def replace_synced(path: Location, data: bytes) -> None:
         path.write_bytes(data)
         return
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    write_synced(temporary, data)
-    temporary.replace(path)
+    try:
+        write_synced(temporary, data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # where the disk is full, room is what is missing
     sync_folder(path.parent)
 
 
@@ -224,10 +229,22 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Yields whether the lock was taken, which is always True when `wait` is.
     """
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with ExitStack() as held:
+        while True:
+            file = held.enter_context(path.open("ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            if _is_at(path, file):
+                yield True
+                return
+            held.close()  # whoever held it removed it: another process may lock a new one
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

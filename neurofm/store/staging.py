@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from neurofm.errors import StoreError, StoreUnwritable
 from neurofm.store.layout import TEMPORARY, locked, recording_path, sync_folder
 from neurofm.store.remote import Location, RemotePath
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -36,16 +39,12 @@ def staged(store: Location, recording_id: str) -> Iterator[Path]:
         If it cannot be written.
     """
     final = recording_path(store, recording_id)
-    folder = None
     try:
         if exists(final):
             raise duplicate(recording_id, store)
-        aside = store if isinstance(store, Path) else None
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=aside))
-        with locked(folder / "lock"):
+        with _aside(store if isinstance(store, Path) else Path(tempfile.gettempdir())) as folder:
             yield folder
-            folder.chmod(0o755)  # mkdtemp made it private
-            (folder / "lock").unlink()
+            folder.chmod(0o755)  # it was private
             if isinstance(final, RemotePath):
                 _upload(folder, final)
             else:
@@ -58,9 +57,39 @@ def staged(store: Location, recording_id: str) -> Iterator[Path]:
             f"{recording_id} cannot be written to {store}: {error}",
             hint="free space or choose another path; what is complete there is untouched",
         ) from None
-    finally:
-        if folder is not None:
+
+
+@contextmanager
+def _aside(place: Path) -> Iterator[Path]:
+    """Make a folder that is gone when the block ends, unless it has another name by then.
+
+    Its lock lies beside it: it must be held until the folder has its final name, or somebody
+    who tidies up deletes what is in it while it moves.
+    """
+    folder = place / f"{TEMPORARY}{secrets.token_hex(8)}"
+    with locked(lock_of(folder)):
+        try:
+            folder.mkdir(mode=0o700)
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
+            lock_of(folder).unlink(missing_ok=True)
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the file that is locked as long as a folder is being built."""
+    return folder.with_name(f"{folder.name}{LOCK}")
+
+
+def remove_abandoned(store: Path) -> None:
+    """Remove recordings that nobody is building any more."""
+    found = [p.name.removesuffix(LOCK) for p in store.glob(f"{TEMPORARY}*{LOCK}")]
+    found += [p.name for p in store.glob(f"{TEMPORARY}*/")]
+    for folder in {store / name for name in found}:
+        with locked(lock_of(folder), wait=False) as abandoned:
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock_of(folder).unlink(missing_ok=True)
 
 
 def exists(recording: Location) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from neurofm.store.layout import (
     ChunkGrid,
     group_metadata,
     index_path,
-    locked,
     read_json,
     recording_path,
     replace_synced,
@@ -36,7 +34,7 @@ from neurofm.store.layout import (
 from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.root import read_root
 from neurofm.store.shard import SignalArray
-from neurofm.store.staging import index_lock, recordings_in, staged
+from neurofm.store.staging import LOCK, index_lock, recordings_in, remove_abandoned, staged
 
 _log = logging.getLogger("neurofm")
 
@@ -228,9 +226,10 @@ def recover(path: str | Location) -> list[str]:
     store = location(path)
     read_root(store)
     if isinstance(store, Path):
-        for leftover in store.glob(f"{TEMPORARY}*"):
-            _remove_leftover(leftover)
+        remove_abandoned(store)
     with index_lock(store):
+        if isinstance(store, Path):
+            _remove_unfinished(store)
         indexed = index_path(store).is_file()
         if not indexed:
             write_index(store, [])
@@ -249,13 +248,11 @@ def recover(path: str | Location) -> list[str]:
     return list(adopted)
 
 
-def _remove_leftover(leftover: Path) -> None:
-    if leftover.is_dir():
-        with locked(leftover / "lock", wait=False) as abandoned:
-            if abandoned:
-                shutil.rmtree(leftover, ignore_errors=True)
-    else:
-        leftover.unlink(missing_ok=True)
+def _remove_unfinished(store: Path) -> None:
+    """Remove files that were to replace others: they are written by whoever holds the lock."""
+    for file in store.glob(f"{TEMPORARY}*"):
+        if file.is_file() and file.suffix != LOCK:
+            file.unlink()
 
 
 def _complete_row(store: Location, name: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Writing: what is refused, and what is left when a process dies at any moment."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -13,6 +15,7 @@ from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Entities, Recording
 from neurofm.store.layout import locked
 from neurofm.store.reader import open_store
+from neurofm.store.staging import lock_of
 from neurofm.store.writer import commit, create_store, recover, write_recording
 
 CONTRACT = SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0, kinds=("eeg",))
@@ -204,11 +207,72 @@ def test_recover_spares_a_writer_that_is_alive(path):
     alive, dead = path / ".tmp-alive", path / ".tmp-dead"
     alive.mkdir()
     dead.mkdir()
-    with locked(alive / "lock"):
+    with locked(lock_of(alive)):
         recover(path)
         assert alive.exists()
         assert not dead.exists()
         assert "left by a writer" in open_store(path).verify()[0]
+    recover(path)
+    assert not list(path.glob(".tmp-*"))
+
+
+def test_recover_in_the_middle_of_writing_takes_nothing_away(path, monkeypatch):
+    """Another process may start a run on the same store at any moment."""
+    moments = []
+
+    def tidied_before(function):
+        def call(*args, **kwargs):
+            if not moments or not moments[-1]:
+                moments.append(function.__name__)
+                recover(path)
+                moments.append("")
+            return function(*args, **kwargs)
+
+        return call
+
+    names = ("mkdir", "fsync", "chmod", "rename", "unlink")
+    with monkeypatch.context() as patched:
+        for name in names:
+            patched.setattr(os, name, tidied_before(getattr(os, name)))
+        row = put(path, recording_of("1"))
+    assert set(names) < set(moments)
+    commit(path, [row])
+    assert open_store(path).verify() == []
+    assert not list(path.glob(".tmp-*"))
+
+
+def test_a_lock_that_its_holder_removed_is_taken_anew(tmp_path, monkeypatch):
+    def removed(file, how, flock=fcntl.flock):
+        flock(file, how)
+        if not opened:
+            (tmp_path / "lock").unlink()
+        opened.append(os.fstat(file.fileno()).st_ino)
+
+    opened = []
+    monkeypatch.setattr(fcntl, "flock", removed)
+    with locked(tmp_path / "lock") as taken:
+        assert taken
+        assert (tmp_path / "lock").stat().st_ino == opened[-1]
+    assert len(opened) == 2
+
+
+def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(path, monkeypatch):
+    row = put(path, recording_of("1"))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "fsync", full)
+        commit(path, [row])
+    assert not list(path.glob(".tmp-*"))
+    assert len(open_store(path)) == 0
+
+
+def test_recover_removes_what_was_to_replace_a_file(path):
+    (path / ".tmp-report.csv-123").write_text("half of it")
+    recover(path)
+    assert not list(path.glob(".tmp-*"))
 
 
 def test_recover_rebuilds_a_lost_index(path):
