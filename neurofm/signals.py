@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -294,6 +294,9 @@ class Batch(_Movable):
         What `Sensors` has under these names: for tokenizers whose places are rows of a table.
     subject_code : Tensor of int64, shape (B,), optional
         Whose each window is, as `subject_code` has it: for tokenizers that know subjects.
+    whole : bool
+        Whether it is known that no channel is padding; `to` finds out where that costs nothing,
+        and a copy with other tensors has forgotten it.
     """
 
     signal: Tensor
@@ -312,14 +315,17 @@ class Batch(_Movable):
     name_code: Tensor | None = None
     region_code: Tensor | None = None
     subject_code: Tensor | None = None
+    whole: bool = field(default=False, init=False)
 
     def __len__(self) -> int:
         return int(self.signal.shape[0])
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on `device`, standardised there: counts are half as much to move."""
-        moved: Batch = super().to(device)
-        return moved.standardised()
+        whole = self.whole or (self.present.device.type == "cpu" and bool(self.present.all()))
+        moved: Batch = super().to(device).standardised()
+        object.__setattr__(moved, "whole", whole)
+        return moved
 
     def standardised(self) -> Batch:
         """Return the batch with float32 samples, whether it came as counts or not."""
@@ -349,6 +355,8 @@ class Grid(_Movable):
         Metres in the head frame, where sites have one.
     located : Tensor of bool, shape (B, S), optional
         Where `position` is known.
+    whole : bool
+        Whether it is known, without asking the device, that no token is padding.
     """
 
     content: Tensor
@@ -356,6 +364,7 @@ class Grid(_Movable):
     present: Tensor
     position: Tensor | None = None
     located: Tensor | None = None
+    whole: bool = False
 
     @property
     def tokens(self) -> Tensor:
@@ -366,13 +375,18 @@ class Grid(_Movable):
     def mask(self) -> Tensor | None:
         """`present` for attention; None where all are, which costs an answer from the device.
 
-        A program that is exported has to serve either case, and always masks.
+        What is compiled or exported cannot wait for one, and masks unless the grid is known to
+        be `whole`.
         """
         import torch
 
-        exporting = torch.compiler.is_exporting()
-        return None if not exporting and bool(self.present.all()) else self.present
+        if self.whole:
+            return None
+        compiling = torch.compiler.is_compiling()
+        return None if not compiling and bool(self.present.all()) else self.present
 
     def evolve(self, **changes: Any) -> Grid:
         """Return a copy with some tensors replaced."""
+        if "present" in changes:
+            changes.setdefault("whole", False)
         return replace(self, **changes)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,37 @@ def test_batches_and_grids_move_with_all_their_tensors():
     grid = Grid(content=torch.ones(1, 2, 3, 4), place=torch.full((1, 2, 1, 4), 2.0), present=mask)
     assert torch.equal(grid.tokens, torch.full((1, 2, 3, 4), 3.0))
     assert grid.to("meta").place.device.type == "meta"
+
+
+def small_batch(**changes):
+    yes = torch.ones(2, 3, dtype=torch.bool)
+    tensors = {
+        "signal": torch.ones(2, 3, 4),
+        "position": torch.zeros(2, 3, 3),
+        "orientation": torch.zeros(2, 3, 3),
+        "kind": torch.zeros(2, 3, dtype=torch.int64),
+    }
+    return Batch(**tensors, located=yes, oriented=yes, present=yes, sfreq=100.0, **changes)
+
+
+def test_a_batch_that_moves_learns_whether_it_is_whole_and_a_changed_copy_forgets():
+    batch = small_batch()
+    assert not batch.whole and batch.to("cpu").whole and batch.to("cpu").to("cpu").whole
+    padded = replace(batch.to("cpu"), present=torch.tensor([[True] * 3, [True, True, False]]))
+    assert not padded.whole and not padded.to("cpu").whole
+    counts = small_batch(scale=torch.ones(2, 3))
+    assert counts.to("cpu").whole and counts.to("cpu").scale is None
+
+
+def test_a_grid_that_is_whole_has_no_mask_until_others_are_present():
+    present = torch.ones(1, 2, 3, dtype=torch.bool)
+    grid = Grid(
+        content=torch.ones(1, 2, 3, 4), place=torch.ones(1, 2, 1, 4), present=present, whole=True
+    )
+    assert grid.mask is None and grid.evolve(content=grid.place).whole
+    fewer = grid.evolve(present=torch.tensor([[[True] * 3, [False] * 3]]))
+    assert not fewer.whole and fewer.mask is fewer.present
+    assert grid.evolve(present=present).mask is None  # found out
 
 
 @given(st.integers(1, 40), st.integers(1, 50))

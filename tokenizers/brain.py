@@ -253,6 +253,7 @@ class BrainTokenizer(Tokenizer):
             present=present,
             position=position,
             located=located,
+            whole=batch.whole,
         )
 
     def codes(self, batch: Batch) -> Tensor:

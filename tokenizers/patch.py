@@ -279,6 +279,7 @@ class Tokenizer(nn.Module):
             present=present,
             position=batch.position,
             located=batch.located,
+            whole=batch.whole,
         )
 
     def _check(self, batch: Batch) -> None:

@@ -94,6 +94,7 @@ class PlaneTokenizer(Tokenizer):
             present=shown,
             position=_mean(self._groups(batch.position, order), located),
             located=located.any(-1),
+            whole=batch.whole,
         )
 
     def _order(self, batch: Batch, place: Tensor) -> Tensor:

@@ -42,6 +42,6 @@ class AttentionPool(nn.Module):
         n_heads = self.query.shape[0]
         x = grid.content.flatten(1, 2)  # (B, S P, D)
         k, v = self.keys_values(x).unflatten(-1, (2, n_heads, -1)).permute(2, 0, 3, 1, 4)
-        q = self.query.to(k.dtype).expand(len(x), -1, -1, -1)
+        q = self.query.to(k.dtype).expand(x.shape[0], -1, -1, -1)
         gathered = attend(q, k, v, grid.present.flatten(1))  # (B, H, 1, E)
         return self.project_out(gathered.flatten(1))

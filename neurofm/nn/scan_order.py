@@ -75,7 +75,7 @@ def sequences(grid: Grid, order: ScanOrder) -> Sequences:
     n_windows, n_sites, n_patches = present.shape
     if order == "per_site":
         present = present.flatten(0, 1)
-        index = torch.arange(n_patches, device=present.device).expand(len(present), -1)
+        index = torch.arange(n_patches, device=present.device).expand(present.shape[0], -1)
     else:
         first = site_order(grid)[:, :, None] * n_patches  # (B, S, 1): number of a site's first
         index = first + torch.arange(n_patches, device=present.device)

@@ -1,7 +1,6 @@
 """Encoders as programs: `torch.compile` and `torch.export` take every part, and give the same."""
 
 import warnings
-from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +20,8 @@ MIXERS = {
     "full": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "full"},
     "criss_cross": {"name": "transformer", "depth": 1, "n_heads": 4},
     "split_halves": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "split_halves"},
+    "sites": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "sites"},
+    "causal": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "full", "causal": True},
     "factorised": {"name": "transformer", "depth": 2, "n_heads": 4, "attention": "factorised"},
     "mamba_1": {"name": "mamba", "depth": 1, "mixer": {"name": "mamba1", "d_state": 4}},
     "mamba_2": {"name": "mamba", "depth": 1, "mixer": MAMBA2},
@@ -35,8 +36,15 @@ PARTS = (
     + [("linear_patch", place, "criss_cross") for place in PLACES if place != "fourier"]
 )
 every_part = pytest.mark.parametrize("parts", PARTS, ids="-".join)
+# torch.compile leaves their recurrent layers outside its graph
+RECURRENT = {"brain_tokenizer", "annealed_samples"}
 # tracing for gradients is slow: every mixer, and tokenizers and places of different makes
-SOME = [*PARTS[: len(MIXERS)], ("stft", "names", "criss_cross"), ("plane_patch", "fourier", "full")]
+SOME = [
+    *PARTS[: len(MIXERS)],
+    ("stft", "names", "criss_cross"),
+    ("plane_patch", "fourier", "full"),
+    ("brain_tokenizer", "fourier", "sites"),
+]
 
 
 def build_small_encoder(parts):
@@ -96,33 +104,68 @@ def test_parts_cover_the_tables():
     assert {MIXERS[m]["name"] for m in mixers} == set(BACKBONES)
 
 
+def more_channels(batch):
+    """Three montages side by side, some of it padding, in five windows."""
+    tensors = {k: torch.cat([v, v, v], 1) for k, v in tensors_of(batch).items()}
+    tensors = {k: torch.cat([v, v, v[:1]]) for k, v in tensors.items()}
+    tensors["present"][0, 5:] = False
+    return Batch(**tensors, sfreq=50.0)
+
+
+def one_window(batch):
+    return Batch(**{k: v[:1, :3] for k, v in tensors_of(batch).items()}, sfreq=50.0)
+
+
 @every_part
 @torch.no_grad()
-def test_an_exported_encoder_gives_the_same_for_any_montage_of_its_shape(parts):
+def test_an_exported_encoder_gives_the_same_for_any_number_of_windows_and_channels(parts):
     encoder = build_small_encoder(parts)
+    example = {k: torch.cat([v, v[:1]]) for k, v in tensors_of(make_montage(0)).items()}
+    dynamic = {k: {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for k in example}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(
-            OfTensors(encoder), (tensors_of(make_montage(0)),), strict=False
+            OfTensors(encoder), (example,), dynamic_shapes=(dynamic,), strict=False
         ).module()
-    for batch in (make_montage(0), make_montage(2), make_padded_montage()):
+    montage = make_montage(2)
+    for batch in (montage, make_padded_montage(), more_channels(montage), one_window(montage)):
         torch.testing.assert_close(
             program(tensors_of(batch)), encoder(batch).content, atol=1e-5, rtol=1e-5
         )
 
 
 @pytest.mark.parametrize("parts", SOME, ids="-".join)
-def test_a_compiled_encoder_gives_the_same_tokens_and_gradients(parts):
+def test_a_compiled_encoder_is_one_graph_and_gives_the_same_tokens_and_gradients(parts):
     encoder = build_small_encoder(parts)
     torch.compiler.reset()
-    compiled = torch.compile(encoder, backend="eager")  # what is traced, not how it is run
-    for batch in (make_montage(0), make_padded_montage()):
+    whole_graph = parts[0] not in RECURRENT
+    # what is traced, not how it is run
+    compiled = torch.compile(encoder, backend="eager", fullgraph=whole_graph)
+    for batch in (make_montage(0), make_padded_montage(), make_montage(1).to("cpu")):
         found = []
         for run in (encoder, compiled):
             encoder.zero_grad()
-            content = run(replace(batch)).content
+            content = run(batch).content
             content.pow(3).sum().backward()
             grads = [p.grad for p in encoder.parameters() if p.grad is not None]
             found.append((content.detach(), [g.clone() for g in grads]))
         torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found[1][1], found[0][1], atol=1e-4, rtol=1e-3)
+
+
+def test_what_is_known_to_be_whole_is_not_masked_when_compiled():
+    """Without a mask torch may take its fastest attention."""
+    encoder = build_small_encoder(("linear_patch", "fourier", "full"))
+    seen = []
+
+    def look(graph, _):
+        calls = [n for n in graph.graph.nodes if "scaled_dot_product" in str(n.target)]
+        seen.append([n.kwargs.get("attn_mask") is not None for n in calls])
+        return graph
+
+    torch.compiler.reset()
+    compiled = torch.compile(encoder, backend=look, fullgraph=True)
+    with torch.no_grad():
+        for batch in (make_montage(0), make_montage(0).to("cpu")):
+            compiled(batch)
+    assert seen == [[True], [False]]
