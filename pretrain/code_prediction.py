@@ -1,6 +1,6 @@
 """Predict the codes of hidden tokens, as a frozen tokenizer has them.
 
-B windows, S sources, P patches, M moments of a patch, Q levels, K codes, D width.
+B windows, S sites, P patches, M moments of a patch, Q levels, K codes, D width.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder
 from neurofm.errors import ConfigError
 from neurofm.signals import Batch
-from neurofm.tokenizers.brain import BrainTokenizer
+from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.training.module import Loss
 
 
 class CodePredictionConfig(Config):
-    """Hide latent sources at random and predict every level of their codes (BrainOmni).
+    """Hide tokens at random and predict every level of their codes (BrainOmni).
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ class CodePredictionConfig(Config):
             If its tokenizer has no codes, or would learn them on the way.
         """
         tokenizer = encoder.tokenizer
-        if not isinstance(tokenizer, BrainTokenizer) or not tokenizer.frozen:
+        if not isinstance(tokenizer, CodedTokenizer) or not tokenizer.frozen:
             raise ConfigError(
                 "code_prediction needs codes that stay as they are, and the encoder's tokenizer is "
                 f"{encoder.config.tokenizer.name}, not frozen",
-                hint="set encoder.tokenizer to {name: brain_tokenizer, frozen: true, ...} and "
-                "tokenizer_from to what `neurofm tokenize` wrote",
+                hint="set encoder.tokenizer to {name: brain_tokenizer, frozen: true, ...}, or "
+                "another that has codes, and tokenizer_from to what `neurofm tokenize` wrote",
             )
         return CodePrediction(self, encoder, tokenizer)
 
@@ -56,13 +56,13 @@ class CodePredictionConfig(Config):
 class CodePrediction(nn.Module):
     """Cross-entropy of the codes of hidden tokens."""
 
-    def __init__(self, config: CodePredictionConfig, encoder: Encoder, tokenizer: BrainTokenizer):
+    def __init__(self, config: CodePredictionConfig, encoder: Encoder, tokenizer: CodedTokenizer):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.codes = tokenizer.codes
-        parts = tokenizer.content.config
-        self.shape = (parts.window_len // parts.hop, parts.n_levels, parts.n_codes)
+        # not a module of its own: it is the encoder's
+        self.codes, self.sites = tokenizer.codes, tokenizer.sites
+        self.shape = tokenizer.code_shape
         self.predict = nn.Linear(encoder.width, math.prod(self.shape))
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
@@ -83,7 +83,7 @@ class CodePrediction(nn.Module):
         """
         with torch.no_grad():
             codes = self.codes(batch)  # (B, S, P, M, Q)
-        hide = self._hide(batch, codes, generator)
+        hide = self._hide(self.sites(batch), codes.shape[2], generator)
         encoded = self.encoder(batch, hide).content[hide]  # (N, D)
         scores = self.predict(encoded).float().unflatten(-1, self.shape)  # (N, M, Q, K)
         wanted = codes[hide]
@@ -94,9 +94,14 @@ class CodePrediction(nn.Module):
             terms={"accuracy": right.float().mean(), "hidden_share": hide.float().mean()},
         )
 
-    def _hide(self, batch: Batch, codes: Tensor, generator: Generator) -> Tensor:
-        """Return what to hide, bool (B, S, P): at least one token of a window, never all."""
-        draw = torch.rand(codes.shape[:3], generator=generator).flatten(1)
-        n_hidden = min(max(1, int(self.config.ratio * draw.shape[1])), draw.shape[1] - 1)
-        hide = (draw.argsort(-1).argsort(-1) < n_hidden).unflatten(1, codes.shape[1:3])
-        return hide.to(codes.device) & batch.present.any(-1)[:, None, None]
+    def _hide(self, sites: Tensor, n_patches: int, generator: Generator) -> Tensor:
+        """Return what to hide of `sites` (B, S) that are present, bool (B, S, P).
+
+        At least one token of a window, never all, if it has two.
+        """
+        present = sites.cpu()[..., None].expand(-1, -1, n_patches)
+        draw = torch.rand(present.shape, generator=generator).masked_fill(~present, 2.0).flatten(1)
+        n = present.sum((1, 2))
+        n_hidden = torch.minimum((self.config.ratio * n).long().clamp_min(1), n - 1)
+        hide = draw.argsort(-1).argsort(-1) < n_hidden[:, None]
+        return hide.unflatten(1, present.shape[1:]).to(sites.device)

@@ -21,8 +21,9 @@ from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.report.progress import progress
 from neurofm.store.reader import open_store
-from neurofm.tokenizers.brain import BrainTokenizer, BrainTokenizerConfig
 from neurofm.tokenizers.saved import SavedTokenizer, load_tokenizer, put_into
+from neurofm.tokenizers.slot import CodedTokenizer
+from neurofm.tokenizers.trainable import is_trainable
 from neurofm.training.fit import fit
 from neurofm.training.metrics_csv import MetricsCsv, read_metrics
 from neurofm.training.module import TrainModule
@@ -194,11 +195,11 @@ def _encoder(config: PretrainConfig, data: _Data) -> Encoder:
     encoder = config.encoder.build(data.contract)
     settings, slot = config.encoder.tokenizer, encoder.tokenizer
     if data.tokenizer is not None:
-        if not isinstance(settings, BrainTokenizerConfig) or not isinstance(slot, BrainTokenizer):
+        if not (isinstance(slot, CodedTokenizer) and is_trainable(settings)):
             raise ConfigError(
                 f"tokenizer_from is given, but the encoder's tokenizer is {settings.name}",
-                hint="set encoder.tokenizer.name to brain_tokenizer, with the values it was "
-                "trained with",
+                hint=f"set encoder.tokenizer.name to {data.tokenizer.config.name}, with the values "
+                "it was trained with",
             )
         put_into(slot, settings, data.contract, data.tokenizer)
     return encoder

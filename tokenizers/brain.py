@@ -21,8 +21,10 @@ from neurofm.nn.place import MAX_KINDS
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.brain_coder import BrainCoder, geometry
 from neurofm.tokenizers.brain_parts import BrainEncoder, BrainParts, BrainPartsConfig
-from neurofm.tokenizers.patch import PatchConfig, Tokenizer
+from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.patch import PatchConfig
 from neurofm.tokenizers.place import FourierPlaceConfig
+from neurofm.tokenizers.slot import CodedTokenizer
 
 _STEEPEST = 8  # the largest ratio that is chosen where none is given
 _NEAR, _KIND_SHARE, _PICKY = 4.0, 0.3, 3.0  # of first weights; see `keep_scale`
@@ -189,7 +191,7 @@ def keep_scale(parts: BrainEncoder) -> None:
         initialise_linear(parts.to_sensors.key_value, parts.config.width**-0.5 / 2)
 
 
-class BrainTokenizer(Tokenizer):
+class BrainTokenizer(CodedTokenizer):
     """Patches of channels into latent sources.
 
     The place of a source follows from the query that finds it and from where the channels lie
@@ -264,6 +266,22 @@ class BrainTokenizer(Tokenizer):
         signal = batch.signal.masked_fill(~batch.present[..., None], 0.0).to(dtype)
         sources = self.content.sources(self.patches(signal), self._sensors(batch, dtype), seen)
         return self.content.quantise(sources).codes
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """Codes of a token, M and Q, and how many codes a level has."""
+        parts = self.content.config
+        return parts.window_len // parts.hop, parts.n_levels, parts.n_codes
+
+    def sites(self, batch: Batch) -> Tensor:
+        """Return which sources are there: all, of a window with channels, bool (B, S)."""
+        shown = batch.present.any(-1, keepdim=True)
+        return shown.expand(-1, self.content.config.n_sources)
+
+    def take(self, trained: Coder) -> None:
+        """Take over encoder and codes; see `CodedTokenizer.take`."""
+        state = trained.state_dict()
+        self.content.load_state_dict({name: state[name] for name in self.content.state_dict()})
 
     def _sensors(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         return self.content.sensors(geometry(batch).to(dtype), batch.kind, batch.located)

@@ -6,6 +6,7 @@ B windows, C channels, N patches of L samples, S sites, M moments of a patch, Q 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,6 +97,12 @@ class Coder(nn.Module, ABC):
     @abstractmethod
     def codes_of(self, batch: Batch) -> Tensor:
         """Return the codes of a batch, shape (B, S, N, M, Q)."""
+
+    def begin(self, n_steps: int) -> None:  # noqa: B027 - most need nothing
+        """Prepare for a run of so many steps."""
+
+    def finish(self, batches: Iterable[Batch]) -> None:  # noqa: B027
+        """Do what is left to do after the last step, with what was trained on, for an epoch."""
 
     def looks(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """Return how much each site looks at each channel, (S, C), where sites are not channels."""

@@ -22,6 +22,7 @@ from neurofm.signals import Batch
 from neurofm.store.reader import Store
 from neurofm.tokenizers.brain_parts import correlation, cut, standardise
 from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.patch import QUIET
 from neurofm.tokenizers.reconstruction import shown
 from neurofm.tokenizers.scores import MEASURES, Picture, Quality
 from neurofm.tokenizers.spline import spline_matrix
@@ -107,13 +108,14 @@ def measure(
             codes = found.quantised.codes[..., level].flatten()
             counts[level] += torch.bincount(codes, minlength=counts.shape[1]).numpy()
         sensors, here = store.sensors(name), seen[0].numpy()
-        errors = _errors(found.signal, found.target)
+        signal, target = _of_one_size(found.signal, found.target)
+        errors = _errors(signal, target)
         scores += _scores(name, sensors, here, errors)
-        scores += _spline_scores(name, store, batch, here, errors, found.target.shape[-1])
+        scores += _spline_scores(name, store, batch, here, errors, target.shape[-1])
         for kind in sensors.kinds:
             if kind not in pictures:
                 pictures[kind] = _picture(
-                    name, kind, sensors, here, found.target, found.signal, parts.looks(batch)
+                    name, kind, sensors, here, target, signal, parts.looks(batch)
                 )
     if not scores:
         raise SignalError("no recording has a good window, to be measured on")
@@ -127,15 +129,26 @@ def _windows(store: Store, row: pd.DataFrame, most: int, seed: int) -> Batch:
     return collate(store, chosen.batch(0), n_times, sfreq=sfreq)
 
 
+def _of_one_size(signal: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring patches (..., L) of the target to deviations of one, and the signal with them."""
+    mean = target.mean(-1, keepdim=True)
+    # a silent patch stays silent: what came back for it is not blown up
+    size = target.std(-1, keepdim=True).clamp_min(QUIET)
+    return (signal - mean) / size, (target - mean) / size
+
+
 def _errors(signal: Tensor, target: Tensor) -> dict[str, np.ndarray]:
     """Return each measure by channel, (C,), of signals (B, C, N, L)."""
     window = torch.hamming_window(signal.shape[-1])
     got, wanted = (torch.fft.rfft(x * window, norm="ortho").abs() for x in (signal, target))
     spectral = (got - wanted).abs().mean((0, 2, 3)) / wanted.mean((0, 2, 3)).clamp_min(1e-6)
+    power = target.square().mean((0, 2, 3)).clamp_min(1e-6)
+    explained = 1 - (signal - target).square().mean((0, 2, 3)) / power
     return {
         "mae": (signal - target).abs().mean((0, 2, 3)).numpy(),
         "pearson": correlation(signal, target).mean((0, 2)).numpy(),
         "spectral": spectral.numpy(),
+        "explained": explained.numpy(),
     }
 
 

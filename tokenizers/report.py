@@ -41,7 +41,8 @@ def make_page(
     page.text(
         "Signals are standardised by channel and patch, so that every channel weighs the same: the "
         "mean absolute error is in standard deviations. The spectral error is that of the "
-        "amplitude spectrum, as a share of it. Means over recordings."
+        "amplitude spectrum, as a share of it. Explained is the share of the variance of the "
+        "original that the error is short of. Means over recordings."
     )
     page.table(quality.by_kind())
     _spline(page, quality)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +19,7 @@ from neurofm.data.plan import LoaderConfig
 from neurofm.data.several import SeveralReaders, digest_of_recordings, subjects_seen
 from neurofm.errors import ConfigError, TrainingError
 from neurofm.report.progress import progress
+from neurofm.signals import Batch
 from neurofm.store.reader import open_store
 from neurofm.tokenizers.brain import BrainTokenizerConfig
 from neurofm.tokenizers.coder import Coder
@@ -142,6 +144,7 @@ def run(config: TokenizeConfig) -> TokenizeResult:
     metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
     torch.manual_seed(derived_seed(config.seed, "init"))
     objective = config.objective.build(config.tokenizer.build_parts(data.contract))
+    objective.parts.begin(config.steps)
     with torch_threads(config.threads):
         if first_step < config.steps:
             module = TrainModule(
@@ -165,6 +168,7 @@ def run(config: TokenizeConfig) -> TokenizeResult:
         elif snapshot is not None:
             restore_objective(objective, snapshot)
         parts = objective.parts.cpu().eval()
+        parts.finish(data.epoch(config))
         rows = read_metrics(folder / "metrics.csv")
         _export(config, folder, parts, data, rows)
         shown = data.held if len(data.held) else data.trained
@@ -197,6 +201,18 @@ class _Data:
             "config": _run_digest(config),
             "data": digest_of_recordings(self.reader.index),
         }
+
+    def epoch(self, config: TokenizeConfig) -> Iterator[Batch]:
+        """Return what was trained on once, or less where the run was shorter."""
+        loader = training_loader(
+            config.loader,
+            self.reader,
+            self.plan,
+            sfreq=self.contract.sfreq,
+            first_step=0,
+            last_step=min(config.steps, self.plan.steps_per_epoch),
+        )
+        return (batch.standardised() for batch in loader)
 
     def loader(self, config: TokenizeConfig, first_step: int) -> Loader:
         """Return the batches still to come."""

@@ -18,9 +18,12 @@ from neurofm.errors import ConfigError
 from neurofm.nn.levels import MuLaw, Quantiles
 from neurofm.nn.sample_codes import RecurrentName, SampleCodec, SampleEncoder
 from neurofm.signals import Batch
-from neurofm.tokenizers.patch import PatchConfig, Tokenizer
+from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.patch import PatchConfig
+from neurofm.tokenizers.sample_coders import AnnealedCoder, QuantileCoder, SampleCoder
+from neurofm.tokenizers.slot import CodedTokenizer
 
-Coder = MuLaw | Quantiles | SampleEncoder
+Codes = MuLaw | Quantiles | SampleEncoder
 
 
 class SampleCodesConfig(PatchConfig):
@@ -35,7 +38,7 @@ class SampleCodesConfig(PatchConfig):
     spectrum: Literal[False] = False
     embed: int = Field(default=4, ge=1)
 
-    def slot(self, coder: Coder, contract: SignalContract, width: int) -> SampleTokenizer:
+    def slot(self, coder: Codes, contract: SignalContract, width: int) -> SampleTokenizer:
         """Return a tokenizer around what codes samples."""
         return SampleTokenizer(self, coder, self.patch_len(contract), contract.sfreq, width)
 
@@ -52,10 +55,15 @@ class MuLawConfig(SampleCodesConfig):
     name: Literal["mu_law_samples"] = "mu_law_samples"
     n_codes: int = Field(default=256, ge=2)
 
-    def build_parts(self, contract: SignalContract) -> MuLaw:
-        """Build what codes samples, and decodes them."""
-        self.patch_len(contract)
-        return MuLaw(self.n_codes, contract.clip)
+    def build_parts(self, contract: SignalContract) -> SampleCoder:
+        """Build what ``neurofm tokenize`` measures.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract.
+        """
+        return SampleCoder(MuLaw(self.n_codes, contract.clip), self.patch_len(contract))
 
     def build(self, contract: SignalContract, width: int) -> SampleTokenizer:
         """Build the module.
@@ -65,7 +73,7 @@ class MuLawConfig(SampleCodesConfig):
         ConfigError
             If patches do not fit the contract.
         """
-        return self.slot(self.build_parts(contract), contract, width)
+        return self.slot(MuLaw(self.n_codes, contract.clip), contract, width)
 
 
 class QuantileConfig(SampleCodesConfig):
@@ -80,10 +88,15 @@ class QuantileConfig(SampleCodesConfig):
     name: Literal["quantile_samples"] = "quantile_samples"
     n_codes: int = Field(default=108, ge=2)
 
-    def build_parts(self, contract: SignalContract) -> Quantiles:
-        """Build what codes samples, and decodes them."""
-        self.patch_len(contract)
-        return Quantiles(self.n_codes)
+    def build_parts(self, contract: SignalContract) -> QuantileCoder:
+        """Build what ``neurofm tokenize`` fits.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract.
+        """
+        return QuantileCoder(self.n_codes, self.patch_len(contract), contract.clip)
 
     def build(self, contract: SignalContract, width: int) -> SampleTokenizer:
         """Build the module.
@@ -93,7 +106,7 @@ class QuantileConfig(SampleCodesConfig):
         ConfigError
             If patches do not fit the contract.
         """
-        return self.slot(self.build_parts(contract), contract, width)
+        return self.slot(Quantiles(self.n_codes), contract, width)
 
 
 class AnnealedSamplesConfig(SampleCodesConfig):
@@ -125,7 +138,7 @@ class AnnealedSamplesConfig(SampleCodesConfig):
     kernel: int = Field(default=10, ge=1)
     frozen: bool = False
 
-    def build_parts(self, contract: SignalContract) -> SampleCodec:
+    def build_parts(self, contract: SignalContract) -> AnnealedCoder:
         """Build what ``neurofm tokenize`` trains.
 
         Raises
@@ -139,7 +152,8 @@ class AnnealedSamplesConfig(SampleCodesConfig):
                 f"{patch_len}",
                 hint="shorten the kernel, or make patch_s longer",
             )
-        return SampleCodec(self.n_codes, self.inner, self.n_layers, self.recurrent, self.kernel)
+        codec = SampleCodec(self.n_codes, self.inner, self.n_layers, self.recurrent, self.kernel)
+        return AnnealedCoder(codec, patch_len)
 
     def build(self, contract: SignalContract, width: int) -> SampleTokenizer:
         """Build the module.
@@ -156,7 +170,7 @@ class AnnealedSamplesConfig(SampleCodesConfig):
 class SampleContent(nn.Module):
     """Patches to tokens, by what the codes of their samples are looked up as."""
 
-    def __init__(self, coder: Coder, embed: int, patch_len: int, width: int):
+    def __init__(self, coder: Codes, embed: int, patch_len: int, width: int):
         super().__init__()
         self.coder = coder
         self.table = nn.Embedding(coder.n_codes, embed)
@@ -190,7 +204,7 @@ def _waves(n_codes: int, embed: int) -> Tensor:
     return math.sqrt(2) * (2 * math.pi * rate * (level[:, None] - 0.5) + phase).cos()
 
 
-class SampleTokenizer(Tokenizer):
+class SampleTokenizer(CodedTokenizer):
     """Patches of channels, each by the codes of its samples.
 
     Parameters
@@ -210,7 +224,7 @@ class SampleTokenizer(Tokenizer):
     content: SampleContent
 
     def __init__(
-        self, config: SampleCodesConfig, coder: Coder, patch_len: int, sfreq: float, width: int
+        self, config: SampleCodesConfig, coder: Codes, patch_len: int, sfreq: float, width: int
     ):
         content = SampleContent(coder, config.embed, patch_len, width)
         super().__init__(content, patch_len, sfreq, width, config.place)
@@ -227,11 +241,6 @@ class SampleTokenizer(Tokenizer):
         return self
 
     @property
-    def learnt(self) -> nn.Module:
-        """What ``neurofm tokenize`` teaches."""
-        return self.content.coder
-
-    @property
     def code_shape(self) -> tuple[int, int, int]:
         """Codes of a token: moments, levels of each, and how many codes a level has."""
         return self.patch_len, 1, self.content.coder.n_codes
@@ -242,3 +251,13 @@ class SampleTokenizer(Tokenizer):
         dtype = self.place.kind.weight.dtype
         signal = batch.signal.masked_fill(~batch.present[..., None], 0.0).to(dtype)
         return self.content.coder.encode(self.patches(signal))[..., None]
+
+    def of_codes(self, codes: Tensor) -> Tensor:
+        """Return the content of tokens, (B, C, P, D), by their codes."""
+        return self.content.of_codes(codes[..., 0])
+
+    def take(self, trained: Coder) -> None:
+        """Take over what was learnt."""
+        state = trained.state_dict()
+        own = self.content.coder
+        own.load_state_dict({name: state[f"coder.{name}"] for name in own.state_dict()})

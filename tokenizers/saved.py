@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from neurofm.config import Config, parse_config
+from neurofm.config import Config, digest_of, parse_config
 from neurofm.contract import SignalContract
 from neurofm.errors import CheckpointError, ConfigError
 from neurofm.nn.weights import (
@@ -21,13 +21,14 @@ from neurofm.nn.weights import (
     storable,
     write_beside_weights,
 )
-from neurofm.tokenizers.brain import BrainTokenizer, BrainTokenizerConfig
 from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.tokenizers.trainable import TrainableConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS = "tokenizer.json", "model.safetensors"
-_OF_THE_SLOT = ("discrete", "frozen")  # what an encoder decides, whatever was trained
+# what an encoder decides, whatever was trained
+_OF_THE_SLOT = ("discrete", "frozen", "place", "embed")
 
 
 class SavedConfig(Config):
@@ -65,6 +66,22 @@ class SavedTokenizer:
     provenance: dict[str, Any]
     training: dict[str, Any]
     digest: str
+
+    @property
+    def identity(self) -> str:
+        """Twelve characters that identify what its codes mean: architecture, signals, weights."""
+        return digest_of(
+            {
+                "tokenizer": architecture(self.config),
+                "contract": self.contract.to_dict(),
+                "weights": self.digest,
+            }
+        )
+
+
+def architecture(config: TrainableConfig) -> dict[str, Any]:
+    """Return the values of a config that what is trained depends on, and not its use."""
+    return {key: value for key, value in config.to_dict().items() if key not in _OF_THE_SLOT}
 
 
 def save_tokenizer(
@@ -155,8 +172,8 @@ def load_tokenizer(path: str | Path) -> SavedTokenizer:
 
 
 def put_into(
-    slot: BrainTokenizer,
-    config: BrainTokenizerConfig,
+    slot: CodedTokenizer,
+    config: TrainableConfig,
     contract: SignalContract,
     saved: SavedTokenizer,
 ) -> None:
@@ -164,9 +181,9 @@ def put_into(
 
     Parameters
     ----------
-    slot : BrainTokenizer
+    slot : CodedTokenizer
         Changed in place; what brings tokens to the encoder's width keeps its weights.
-    config, contract : BrainTokenizerConfig, SignalContract
+    config, contract : TrainableConfig, SignalContract
         Those of the encoder.
     saved : SavedTokenizer
         What was read.
@@ -179,16 +196,14 @@ def put_into(
         If it is for other signals.
     """
     contract.require_same(saved.contract, "the encoder", "the tokenizer")
-    ours, theirs = config.to_dict(), saved.config.to_dict()
+    ours, theirs = architecture(config), architecture(saved.config)
+    keys = ours if config.name == saved.config.name else ("name",)
     differing = [
-        f"{key}: {ours[key]!r} against {theirs[key]!r}"
-        for key in ours
-        if key not in _OF_THE_SLOT and ours[key] != theirs[key]
+        f"{key}: {ours[key]!r} against {theirs[key]!r}" for key in keys if ours[key] != theirs[key]
     ]
     if differing:
         raise CheckpointError(
             f"the encoder's tokenizer is not the one that was trained: {'; '.join(differing)}",
             hint="copy the values of the tokenizer's config into the encoder's",
         )
-    state = saved.parts.state_dict()
-    slot.content.load_state_dict({name: state[name] for name in slot.content.state_dict()})
+    slot.take(saved.parts)

@@ -11,7 +11,7 @@ import pandas as pd
 from neurofm.files import write_atomically
 from neurofm.sensors import Sensors
 
-MEASURES = ("mae", "pearson", "spectral")
+MEASURES = ("mae", "pearson", "spectral", "explained")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Quality:
     def summary(self) -> str:
         """Return a few lines."""
         lines = [
-            f"{row.kind}, {row.channels}: Pearson {row.pearson:.3f}, MAE {row.mae:.3f}"
+            f"{row.kind}, {row.channels}: Pearson {row.pearson:.3f}, MAE {row.mae:.3f}, "
+            f"variance explained {row.explained:.1%}"
             for row in self.by_kind().itertuples()
         ]
         both = self.against_spline().set_index("method")

@@ -5,8 +5,26 @@ Each config has ``build_parts(contract)``, which gives a `Coder`.
 
 from __future__ import annotations
 
+from typing import Annotated, Any, TypeGuard
+
+from pydantic import Field
+
 from neurofm.tokenizers.brain import BrainTokenizerConfig
+from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
 
-TRAINABLE = {"brain_tokenizer": BrainTokenizerConfig}
+TRAINABLE = {
+    "brain_tokenizer": BrainTokenizerConfig,
+    "mu_law_samples": MuLawConfig,
+    "quantile_samples": QuantileConfig,
+    "annealed_samples": AnnealedSamplesConfig,
+}
 
-TrainableConfig = BrainTokenizerConfig
+TrainableConfig = Annotated[
+    BrainTokenizerConfig | MuLawConfig | QuantileConfig | AnnealedSamplesConfig,
+    Field(discriminator="name"),
+]
+
+
+def is_trainable(config: Any) -> TypeGuard[TrainableConfig]:
+    """Tell whether ``neurofm tokenize`` trains what a config describes."""
+    return isinstance(config, tuple(TRAINABLE.values()))

@@ -68,4 +68,7 @@ def fit(  # noqa: PLR0913 - what is trained, on what, for how long, and where it
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
         # a frozen tokenizer is in evaluation mode on purpose
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
+        # what is counted and not descended to (quantiles) has no gradient
+        warnings.filterwarnings("ignore", message="`training_step` returned `None`.*")
+        warnings.filterwarnings("ignore", message="`parameters` is an empty generator.*")
         trainer.fit(module, Stream(batches), ckpt_path=snapshot, weights_only=True)

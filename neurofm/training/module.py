@@ -81,8 +81,8 @@ class TrainModule(lightning.LightningModule):
         self.metrics = metrics
         self.identity = identity
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the loss of one batch; None where nothing has a gradient."""
         step = self.global_step
         torch.manual_seed(derived_seed(self.seed, "dropout", step))
         loss = self.objective(batch, step_generator(self.seed, step, "mask"))
@@ -96,7 +96,7 @@ class TrainModule(lightning.LightningModule):
         self.log_dict(values, batch_size=len(batch))
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.metrics.write(step, {**{k: float(v) for k, v in values.items()}, "lr": rate})
-        return loss.total
+        return loss.total if loss.total.requires_grad else None
 
     def configure_optimizers(self) -> Any:
         """Return optimiser and schedule."""
