@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from neurofm.nn.attention import FullAttention, attend
@@ -37,8 +38,8 @@ class CrossAttention(nn.Module):
 
         Parameters
         ----------
-        query : Tensor, shape (N, n, D)
-            Tokens that gather.
+        query : Tensor, shape (N, n, D) or (1, n, D)
+            Tokens that gather; one row of them if they are the same for all N.
         key, value : Tensor, shape (N, m, D)
             Tokens that are gathered.
         present : Tensor of bool, shape (N, m), optional
@@ -49,9 +50,45 @@ class CrossAttention(nn.Module):
         Tensor, shape (N, n, D)
             What each gathered.
         """
-        q, k, v = self.query(query), self.key(key), self.value(value)
-        out = attend(self._heads(q), self._heads(k), self._heads(v), present)
+        q = self._heads(self.query(query))  # (N or 1, H, n, E)
+        if self._few(query.shape[1], key.shape[1]):
+            out = self._gather_before_mapping(q, key, value, present)
+        else:
+            k, v = self._heads(self.key(key)), self._heads(self.value(value))
+            out = attend(q.expand(len(k), -1, -1, -1), k, v, present)
         return self.project_out(out.transpose(1, 2).flatten(-2))
+
+    def _few(self, n: int, m: int) -> bool:
+        """Tell whether it is less work to map n queries than m keys and values."""
+        width = self.query.in_features
+        return n * (width + m * (self.n_heads - 1)) < m * width / 2
+
+    def _gather_before_mapping(
+        self, q: Tensor, key: Tensor, value: Tensor, present: Tensor | None
+    ) -> Tensor:
+        """Attend with the maps of keys and values on the side of the queries, (N, H, n, E).
+
+        A score q . (K x + b) is (K^T q) . x + q . b, and a mean of V x + b is V (mean x) + b.
+        """
+        for_k, for_v = (
+            m.weight.unflatten(0, (self.n_heads, -1)) for m in (self.key, self.value)
+        )  # (H, E, D)
+        q = q * q.shape[-1] ** -0.5
+        looks_for = torch.einsum("nhqe,hed->nhqd", q, for_k).flatten(1, 2)  # (N, H n, D)
+        offset = torch.einsum("nhqe,he->nhq", q, self.key.bias.unflatten(0, (self.n_heads, -1)))
+        score = torch.baddbmm(
+            offset.flatten(1)[..., None],
+            looks_for.expand(len(key), -1, -1),
+            key.transpose(1, 2),
+        )
+        if present is not None:
+            score = score.masked_fill(~present[:, None], torch.finfo(score.dtype).min)
+        seen = torch.bmm(score.softmax(-1), value).unflatten(1, (self.n_heads, -1))
+        out = torch.einsum("nhqd,hed->nhqe", seen, for_v)
+        out = out + self.value.bias.unflatten(0, (self.n_heads, 1, -1))
+        if present is not None:
+            out = out.masked_fill(~present.any(-1)[:, None, None, None], 0.0)
+        return out
 
     def weights(self, query: Tensor, key: Tensor, present: Tensor | None = None) -> Tensor:
         """Return how much each query looks at each key, (N, n, m), the mean over heads."""

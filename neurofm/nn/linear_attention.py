@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurofm.nn.heads import require_heads
@@ -41,10 +42,17 @@ class LinearAttention(nn.Module):
         Tensor, shape (B, N, D)
             What each token gathered.
         """
-        q, k, v = self.project_in(x).unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
+        # what keys gather of tokens is small, so it is what is mapped to values, and further by
+        # the map out, head by head; nothing as long as the window is ever rearranged
+        n_heads, head_width = self.n_heads, x.shape[-1] // self.n_heads
+        for_q, for_k, for_v = self.project_in.weight.chunk(3)
+        k = torch.bmm(for_k.expand(len(x), -1, -1), x.transpose(1, 2))  # (B, D, N)
         if present is not None:
-            k = k.masked_fill(~present[..., None, None], torch.finfo(k.dtype).min)
-            v = v.masked_fill(~present[..., None, None], 0.0)
-        q = q.softmax(-1) * q.shape[-1] ** -0.5
-        context = torch.einsum("bnhd,bnhe->bhde", k.softmax(1), v)
-        return self.project_out(torch.einsum("bhde,bnhd->bnhe", context, q).flatten(-2))
+            k = k.masked_fill(~present[:, None], torch.finfo(k.dtype).min)
+            x = x.masked_fill(~present[..., None], 0.0)
+        q = F.linear(x, for_q).unflatten(-1, (n_heads, -1)).softmax(-1).flatten(-2)
+        seen = torch.bmm(k.softmax(-1), x).unflatten(1, (n_heads, -1))  # (B, H, E, D)
+        values = seen @ for_v.unflatten(0, (n_heads, -1)).transpose(-1, -2)
+        out = self.project_out.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)  # (H, E, D)
+        read = (values * head_width**-0.5 @ out).flatten(1, 2)  # (B, D, D)
+        return torch.baddbmm(self.project_out.bias, q, read)

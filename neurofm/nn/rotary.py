@@ -99,10 +99,30 @@ def rotate(x: Tensor, turn: Turn | None) -> Tensor:
     width = 2 * cos.shape[-1]
     still = x[..., width:]
     x = x[..., :width]
-    if pairs == "adjacent":
+    if pairs == "halves":
+        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        other = torch.cat((x[..., width // 2 :], x[..., : width // 2]), dim=-1)
+        x = torch.addcmul(x * cos, other, sin)
+    elif _as_numbers(x, cos):
+        x = torch.view_as_real(_complex(x) * torch.complex(cos, sin)).flatten(-2)
+    else:
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
         x = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
-    else:
-        a, b = x.chunk(2, dim=-1)
-        x = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
     return torch.cat((x, still), dim=-1) if still.shape[-1] else x
+
+
+def _as_numbers(x: Tensor, cos: Tensor) -> bool:
+    """Tell whether pairs can be turned as complex numbers, which takes a quarter of the time.
+
+    Half precision has none, and compilers do better with what is spelt out.
+    """
+    exact = x.dtype == cos.dtype and x.dtype in (torch.float32, torch.float64)
+    return exact and not torch.compiler.is_compiling()
+
+
+def _complex(x: Tensor) -> Tensor:
+    """Return neighbours as one complex number, (..., n) to (..., n / 2), if it can be in place."""
+    even = x.storage_offset() % 2 == 0 and all(step % 2 == 0 for step in x.stride()[:-1])
+    if not even or x.stride(-1) != 1:
+        x = x.contiguous()
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))

@@ -149,11 +149,15 @@ class LUNA(nn.Module):
 
     def tokens(self, signal: Tensor, place: Tensor, hide: Tensor | None = None) -> Tensor:
         """Return one token for each channel of each patch, (B S, C, E); see `encode`."""
-        patches = self.patches(signal)
+        # channels of a patch side by side from the start: what comes in is the least to rearrange
+        patches = self.patches(signal).transpose(1, 2).contiguous()  # (B, S, C, patch_len)
         x = self.embed(patches) + self.spectrum(patches)
         if hide is not None:
-            x = torch.where(self.patches(hide).any(-1)[..., None], self.mask_token, x)
-        return x.transpose(1, 2).flatten(0, 1) + self.repeat(place, patches.shape[2])
+            hidden = self.patches(hide).any(-1).transpose(1, 2)
+            x = torch.where(hidden[..., None], self.mask_token, x)
+        if self.config.mixes_windows:
+            return x.flatten(0, 1) + self.repeat(place, patches.shape[1])
+        return (x + place[:, None]).flatten(0, 1)
 
     def encode(self, signal: Tensor, place: Tensor, hide: Tensor | None = None) -> Tensor:
         """Encode windows.

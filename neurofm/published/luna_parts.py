@@ -33,7 +33,7 @@ class Unify(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (N, C, E) of channels to (N, Q, E)."""
-        query = self.norm_query(self.queries).expand(len(tokens), -1, -1)
+        query = self.norm_query(self.queries)[None]
         x = self.cross(query, self.norm_key(tokens), self.norm_value(tokens))
         x = (x + self.feedforward(x))[:, :, None]  # a grid of one patch
         for block in self.blocks:
@@ -75,7 +75,7 @@ class Classify(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map patches (B, S, D) to scores (B, n_classes)."""
-        gathered = self.cross(self.query.expand(len(x), 1, -1), x, x)[:, 0]
+        gathered = self.cross(self.query[None, None], x, x)[:, 0]
         return self.narrow(F.gelu(self.widen(gathered)))
 
 

@@ -118,6 +118,25 @@ def test_criss_cross_needs_an_even_number_of_heads():
         CrissCrossAttention(12, 3)
 
 
+def test_linear_attention_is_one_matrix_a_head_that_queries_read():
+    torch.manual_seed(0)
+    layer, x = LinearAttention(12, 3), torch.randn(3, 5, 12)
+    present = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 5])
+    x[~present] = 1e6
+    found = layer(x, present)
+    for window in range(3):
+        seen = x[window][present[window]]
+        q, k, v = layer.project_in(seen).unflatten(-1, (3, 3, 4)).unbind(1)  # (N, H, E)
+        if len(seen):
+            matrices = [k[:, h].softmax(0).T @ v[:, h] for h in range(3)]
+            read = [q[:, h].softmax(-1) / 2 @ matrix for h, matrix in enumerate(matrices)]
+            expected = layer.project_out(torch.cat(read, dim=-1))
+            torch.testing.assert_close(found[window][present[window]], expected)
+    assert found.isfinite().all()
+    alone = layer(x[1:2][:, present[1]])
+    torch.testing.assert_close(found[1:2][:, present[1]], alone)
+
+
 @pytest.mark.parametrize("pairs", ["halves", "adjacent"])
 def test_rotation_keeps_lengths_and_sees_only_differences_in_time(pairs):
     q, k = torch.randn(2, 8)
@@ -153,6 +172,23 @@ def test_features_beyond_those_that_turn_stay(pairs):
     turned = rotate(x, turn)
     torch.testing.assert_close(turned[..., 4:], x[..., 4:])
     torch.testing.assert_close(turned[..., :4], rotate(x[..., :4], turn))
+
+
+@pytest.mark.parametrize("pairs", ["halves", "adjacent"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_features_turn_as_spelt_out_wherever_they_lie_in_memory(pairs, dtype):
+    cos, sin, _ = turn = Rotary(4, pairs=pairs)(5, torch.zeros((), dtype=torch.float64))
+    wide = torch.randn(5, 3, 9, dtype=torch.float64).to(dtype)
+    for x in (wide[..., :4], wide[..., 1:5], wide[..., 3:], wide.transpose(0, 2)[:5, :, :5]):
+        y = x.to(torch.float64)
+        a, b = (y[..., :2], y[..., 2:4]) if pairs == "halves" else (y[..., :4:2], y[..., 1:4:2])
+        parts = a * cos - b * sin, a * sin + b * cos
+        spelt = torch.cat(parts, -1) if pairs == "halves" else torch.stack(parts, -1).flatten(-2)
+        near = {"atol": 0.03, "rtol": 0.03} if dtype == torch.bfloat16 else {}
+        for angles in (turn, (cos.to(dtype), sin.to(dtype), pairs)):
+            turned = rotate(x, angles).to(torch.float64)
+            torch.testing.assert_close(turned[..., :4], spelt, check_dtype=False, **near)
+            torch.testing.assert_close(turned[..., 4:], y[..., 4:])
 
 
 def test_times_may_be_given_and_need_not_be_whole():

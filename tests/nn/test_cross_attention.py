@@ -11,7 +11,9 @@ from neurofm.nn.magnitude_phase import MagnitudePhase
 from neurofm.nn.octaves import octaves, to_unit_box
 
 
-def test_cross_attention_is_that_of_torch():
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("one_for_all", [False, True])
+def test_cross_attention_is_that_of_torch(n, one_for_all):
     torch.manual_seed(0)
     ours = CrossAttention(12, 3)
     theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
@@ -20,11 +22,41 @@ def test_cross_attention_is_that_of_torch():
         theirs.in_proj_weight.copy_(torch.cat([m.weight for m in maps]))
         theirs.in_proj_bias.copy_(torch.cat([m.bias for m in maps]))
     theirs.out_proj.load_state_dict(ours.project_out.state_dict())
-    q, k, v = torch.randn(2, 4, 12), torch.randn(2, 5, 12), torch.randn(2, 5, 12)
-    present = torch.tensor([[True] * 5, [True, False, True, True, False]])
-    out, weights = theirs(q, k, v, key_padding_mask=~present)
+    q, k, v = torch.randn(2, n, 12), torch.randn(2, 9, 12), torch.randn(2, 9, 12)
+    present = torch.ones(2, 9, dtype=torch.bool)
+    present[1, 2:7] = False
+    if one_for_all:
+        q = q[:1]
+    out, weights = theirs(q.expand(2, -1, -1), k, v, key_padding_mask=~present)
     torch.testing.assert_close(ours(q, k, v, present), out)
-    torch.testing.assert_close(ours.weights(q, k, present), weights)
+    torch.testing.assert_close(ours.weights(q, k, present), weights.expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_few_queries_and_many_gather_the_same(n):
+    """Maps go to the side where there is less to map; here both sides are tried."""
+    torch.manual_seed(0)
+    layer = CrossAttention(12, 3)
+    q, k, v = (torch.randn(3, length, 12) for length in (n, 9, 9))
+    present = torch.rand(3, 9) < 0.5
+    present[1] = False
+    found = []
+    for few in (True, False):
+        layer._few = lambda n, m, few=few: few
+        layer.zero_grad()
+        out = layer(q, k, v, present)
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in layer.parameters())])
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+    assert all(grad.isfinite().all() for grad in found[0])
+
+
+def test_maps_are_on_the_side_where_there_is_less_to_do():
+    layer = CrossAttention(64, 2)
+    assert layer._few(4, 64)
+    assert layer._few(1, 50)
+    assert not layer._few(64, 4)
+    assert not layer._few(64, 64)
 
 
 def test_heads_that_do_not_share_the_width_are_refused():
