@@ -18,6 +18,7 @@ FLOORS = [
         "config",
         "kinds",
         "electrodes",
+        "sphere",
         "mne_channel",
         "sensors",
         "signals",

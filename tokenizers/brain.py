@@ -20,14 +20,14 @@ from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.place import MAX_KINDS
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.brain_coder import BrainCoder, geometry
-from neurofm.tokenizers.brain_parts import BrainEncoder, BrainParts, BrainPartsConfig
+from neurofm.tokenizers.brain_parts import BrainEncoder, BrainPartsConfig
+from neurofm.tokenizers.brain_start import first_weights
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.patch import PatchConfig
 from neurofm.tokenizers.place import FourierPlaceConfig
 from neurofm.tokenizers.slot import CodedTokenizer
 
 _STEEPEST = 8  # the largest ratio that is chosen where none is given
-_NEAR, _KIND_SHARE, _PICKY = 4.0, 0.3, 3.0  # of first weights; see `keep_scale`
 _MOMENTS = 4  # of a patch, at most, where no ratios are given
 
 
@@ -55,8 +55,7 @@ class BrainTokenizerConfig(PatchConfig):
         Codes that stand for fewer tokens a batch on average are replaced. It must be well below
         tokens by codes, or codes that serve are thrown away: a small batch has few tokens.
     discrete : bool
-        Whether tokens are made of codes, which tell the direction of a source and not how strong
-        it is, as in BrainOmni; otherwise of the sources themselves.
+        Whether tokens are made of codes, as in BrainOmni; otherwise of the sources themselves.
     frozen : bool
         Whether what was learnt by ``neurofm tokenize`` stays as it is. What brings it to the
         encoder's width, and the places, are always learnt.
@@ -105,6 +104,8 @@ class BrainTokenizerConfig(PatchConfig):
             n_kinds=MAX_KINDS,
             gradient=self.gradient,
             revive_below=self.revive_below,
+            named_sources=True,
+            strength=True,
         ).checked()
 
     def build(self, contract: SignalContract, width: int) -> BrainTokenizer:
@@ -128,7 +129,7 @@ class BrainTokenizerConfig(PatchConfig):
         parts = BrainCoder(self.parts(contract))
         if parts.config.window_len < 2:
             raise ConfigError("a patch of one sample has no standard deviation, to be divided by")
-        keep_scale(parts)
+        first_weights(parts)
         return parts
 
 
@@ -152,43 +153,6 @@ def _primes(n: int) -> list[int]:
         if n % factor == 0:
             return [factor, *_primes(n // factor)]
     return [n] if n > 1 else []
-
-
-@torch.no_grad()
-def keep_scale(parts: BrainEncoder) -> None:
-    """Draw first weights that keep the scale of a signal on its way through.
-
-    Those torch draws lose a third of its power or more in each of a dozen, so that what comes out
-    of a fresh encoder is its biases, whatever comes in.
-
-    Parameters
-    ----------
-    parts : BrainEncoder
-        Changed in place.
-    """
-    for module in parts.modules():
-        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            n_in, _, kernel = module.weight.shape
-            if isinstance(module, nn.Conv1d):
-                fan = module.in_channels * kernel
-            else:  # each sample that comes out has seen so many that went in
-                fan = n_in * kernel // module.stride[0]
-            module.weight = torch.randn_like(module.weight) * fan**-0.5
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    # sensors of one kind start out unlike each other: were attention nearly even, the mean over a
-    # head would be all that sources get, which of a referenced recording is zero
-    initialise_linear(parts.sensors.widen, 1 / _NEAR)
-    nn.init.uniform_(parts.sensors.widen.bias, -_NEAR / 2, _NEAR / 2)
-    initialise_linear(parts.sensors.narrow)
-    parts.sensors.kinds.weight.mul_(_KIND_SHARE)
-    parts.to_sources.queries.mul_(_PICKY)
-    for layer in (parts.to_sources.key, parts.to_sources.value, parts.to_sources.project_out):
-        initialise_linear(layer)
-    if isinstance(parts, BrainParts):
-        initialise_linear(parts.to_sensors.project_out)
-        # sources have unit length: that is a small number in each feature
-        initialise_linear(parts.to_sensors.key_value, parts.config.width**-0.5 / 2)
 
 
 class BrainTokenizer(CodedTokenizer):
@@ -222,7 +186,7 @@ class BrainTokenizer(CodedTokenizer):
         initialise_linear(self.project_query)
         if self.frozen:
             self.content.requires_grad_(False)
-        keep_scale(self.content)
+        first_weights(self.content)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> BrainTokenizer:

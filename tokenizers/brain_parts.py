@@ -46,6 +46,10 @@ class BrainPartsConfig(Config):
         Codes that stand for fewer tokens a batch on average are replaced; see `Codebook`.
     unknown : bool
         Whether sensors without a position are told apart; the published model has no such.
+    named_sources : bool
+        Whether sensors know sources apart by more than what they say; see `SourcesToSensors`.
+    strength : bool
+        Whether codes tell how strong a source is, not its direction alone; the published do not.
     """
 
     window_len: int = Field(default=512, ge=1)
@@ -62,6 +66,8 @@ class BrainPartsConfig(Config):
     gradient: Gradient = "rotation"
     revive_below: float = Field(default=2.0, ge=0)
     unknown: bool = True
+    named_sources: bool = False
+    strength: bool = False
 
     @property
     def hop(self) -> int:
@@ -155,8 +161,8 @@ class BrainEncoder(nn.Module):
         return found.unflatten(2, (windows.shape[2], -1))
 
     def quantise(self, sources: Tensor) -> Quantised:
-        """Return the codes of sources, which are taken by their direction."""
-        return self.codes(F.normalize(sources, dim=-1))
+        """Return the codes of sources, by their direction or as they are."""
+        return self.codes(sources if self.config.strength else F.normalize(sources, dim=-1))
 
 
 class BrainParts(BrainEncoder):
@@ -170,7 +176,8 @@ class BrainParts(BrainEncoder):
 
     def __init__(self, config: BrainPartsConfig):
         super().__init__(config)
-        self.to_sensors = SourcesToSensors(config.width, config.n_heads)
+        names = config.n_sources if config.named_sources else None
+        self.to_sensors = SourcesToSensors(config.width, config.n_heads, names)
         self.decoder = SEANetDecoder(*_net(config))
 
     def decode(self, content: Tensor, sensors: Tensor) -> Tensor:

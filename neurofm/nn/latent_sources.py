@@ -78,17 +78,25 @@ class SourcesToSensors(nn.Module):
     ----------
     width, n_heads : int
         D, and heads.
+    n_sources : int, optional
+        S, where each source has a learned vector in its key. The published have none: there what
+        a source says has to say which source it is, too.
     """
 
-    def __init__(self, width: int, n_heads: int):
+    def __init__(self, width: int, n_heads: int, n_sources: int | None = None):
         super().__init__()
         self.n_heads = n_heads
+        self.names: nn.Parameter | None = None
+        if n_sources is not None:
+            self.names = nn.Parameter(torch.randn(n_sources, width))
         self.key_value = nn.Linear(width, 2 * width)
         self.project_out = nn.Linear(width, width)
 
     def forward(self, sources: Tensor, sensors: Tensor) -> Tensor:
         """Map sources (B, S, N, D) to channels (B, C, N, D) with `sensors` (B, C, D)."""
         k, v = self.key_value(sources).transpose(1, 2).chunk(2, dim=-1)
+        if self.names is not None:
+            k = k + self.names
         q = _heads(sensors, self.n_heads)[:, None].expand(-1, k.shape[1], -1, -1, -1)
         out = F.scaled_dot_product_attention(q, _heads(k, self.n_heads), _heads(v, self.n_heads))
         return self.project_out(out.transpose(-2, -3).flatten(-2).transpose(1, 2))

@@ -9,6 +9,7 @@ import numpy as np
 
 from neurofm.electrodes import template_positions
 from neurofm.simulate.config import SimulateConfig, rng_for
+from neurofm.sphere import fibonacci
 
 TEN_TWENTY = "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2"
 N_BACKGROUND = 80
@@ -162,12 +163,3 @@ def _tilt(outward: np.ndarray, angle: np.ndarray, rng: np.random.Generator) -> n
 def _spread(count: int, rng: np.random.Generator) -> np.ndarray:
     """Directions spread evenly over the upper two thirds of the sphere, jittered, (n, 3)."""
     return unit(fibonacci(count, lowest=-0.35) + rng.normal(0, 0.1, (count, 3)))
-
-
-def fibonacci(count: int, *, lowest: float) -> np.ndarray:
-    """Return unit vectors spread evenly over a sphere above height `lowest`, shape (n, 3)."""
-    step = np.arange(count)
-    z = 1 - (1 - lowest) * (step + 0.5) / count
-    turn = np.pi * (3 - np.sqrt(5)) * step
-    flat = np.sqrt(1 - z**2)
-    return np.column_stack([flat * np.cos(turn), flat * np.sin(turn), z])

@@ -10,7 +10,8 @@ import numpy as np
 from mne._fiff.constants import FIFF
 
 from neurofm.electrodes import normalise_name
-from neurofm.simulate.anatomy import Anatomy, fibonacci, landmark, unit
+from neurofm.simulate.anatomy import Anatomy, landmark, unit
+from neurofm.sphere import fibonacci
 
 HELMET_RADIUS = 0.12
 N_COILS = 64
