@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from neurofm.backbones.packed import encode_packed
 from neurofm.backbones.table import BackboneConfig
 from neurofm.backbones.transformer import TransformerConfig
 from neurofm.config import Config
@@ -27,11 +30,15 @@ class EncoderConfig(Config):
         How signal becomes tokens.
     backbone : BackboneConfig
         How tokens are mixed.
+    padding : "mask" or "pack"
+        What becomes of windows of different numbers of channels in a batch: padding is masked,
+        which costs as if it were signal, or left out, which costs sorting. No number changes.
     """
 
     width: int = Field(default=128, ge=2)
     tokenizer: TokenizerConfig = LinearPatchConfig()
     backbone: BackboneConfig = TransformerConfig()
+    padding: Literal["mask", "pack"] = "mask"
 
     def build(self, contract: SignalContract) -> Encoder:
         """Build an encoder for signals under `contract`, with fresh weights.
@@ -97,4 +104,7 @@ class Encoder(nn.Module):
                 )
             mask_token = self.mask_token.to(grid.content.dtype)
             grid = grid.evolve(content=torch.where(hide[..., None], mask_token, grid.content))
-        return self.backbone(grid)
+        if self.config.padding == "pack":
+            return encode_packed(self.backbone, grid)
+        encoded: Grid = self.backbone(grid)
+        return encoded

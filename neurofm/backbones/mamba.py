@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from neurofm.backbones.stream import Stream, after
 from neurofm.config import Config
-from neurofm.nn.attention import AttentionName
+from neurofm.errors import ConfigError
+from neurofm.nn.attention import AttentionName, AttentionStyle
 from neurofm.nn.bidirectional import BidirectionalBlock
 from neurofm.nn.block import Block, BlockStyle
-from neurofm.nn.mamba1 import Mamba1Config
+from neurofm.nn.mamba1 import Mamba1Config, MambaState
 from neurofm.nn.mamba2 import Mamba2Config
+from neurofm.nn.memory import Memory
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.rotary import Rotary
 from neurofm.nn.scan_order import ScanOrder, sequences
@@ -32,7 +36,9 @@ class MambaConfig(Config):
         What a block mixes with.
     bidirectional : bool
         Add a second mixer, with weights of its own, that reads from the end, as FEMBA does
-        (Tegon et al. 2025). Without it a token knows nothing of those after it.
+        (Tegon et al. 2025). Without it a token knows nothing of those after it in the scan, and
+        attention looks at no later patch; then, unless sequences run over time first, patches may
+        come one after the other (`Mamba.step`).
     scan : "time_within_site", "site_within_time" or "per_site"
         How the grid becomes sequences: all patches of a site, then the next site; all sites of a
         patch, then the next patch; or one sequence a site, which leaves mixing between sites to
@@ -85,7 +91,12 @@ class MambaConfig(Config):
                 self.n_heads,
                 attention=self.attention,
                 hidden=max(1, round(width * self.mlp_ratio)),
-                style=BlockStyle(norm=self.norm, norm_place=self.norm_place, dropout=self.dropout),
+                style=BlockStyle(
+                    norm=self.norm,
+                    norm_place=self.norm_place,
+                    dropout=self.dropout,
+                    attention=AttentionStyle(causal=not self.bidirectional),
+                ),
             )
         return BidirectionalBlock(
             self.mixer.build(width),
@@ -151,3 +162,46 @@ class Mamba(nn.Module):
                 inside = block(order.take(x) if inside is None else inside, order)
         x = x if inside is None else order.put(inside, x)
         return grid.evolve(content=self.norm(x).masked_fill(absent, 0.0))
+
+    def step(
+        self, grid: Grid, state: Stream[MambaState | Memory | None] | None = None
+    ) -> tuple[Grid, Stream[MambaState | Memory | None]]:
+        """Encode the next patches of windows; as `Transformer.step`.
+
+        Raises
+        ------
+        ConfigError
+            If what comes later reaches a token.
+        SignalError
+            If windows or sites are others than before.
+        """
+        if self.config.bidirectional or self.config.scan == "time_within_site":
+            raise ConfigError(
+                "this Mamba cannot encode one patch after the other: its tokens know of later ones",
+                hint="train it with backbone.bidirectional: false and backbone.scan: per_site "
+                "or site_within_time",
+            )
+        if state is not None:
+            state.require(grid)
+        absent = ~grid.present[..., None]
+        x = grid.tokens.masked_fill(absent, 0.0)
+        order = sequences(grid, self.config.scan)
+        turn = None
+        if self.rotary is not None:
+            first = 0 if state is None else state.n_patches
+            turn = self.rotary.at(torch.arange(first, first + x.shape[2], device=x.device), x)
+
+        kept: list[MambaState | Memory | None] = []
+        for i, block in enumerate(self.blocks):
+            before = None if state is None else state.kept[i]
+            if isinstance(block, BidirectionalBlock):
+                begun = before if isinstance(before, MambaState) else None
+                inside, now = block.step(order.take(x), order.length, begun)
+                x = order.put(inside, x)
+                kept.append(now)
+            else:
+                past = Memory(before if isinstance(before, Memory) else None)
+                x = block(x, grid.present, turn, past)
+                kept.append(past)
+        found = grid.evolve(content=self.norm(x).masked_fill(absent, 0.0))
+        return found, after(grid, state, tuple(kept))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
+from neurofm.backbones.stream import Stream, after
 from neurofm.config import Config
-from neurofm.nn.attention import AttentionName, AttentionStyle
+from neurofm.errors import ConfigError
+from neurofm.nn.attention import AttentionName, AttentionStyle, Presence
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.feedforward import ActivationName
+from neurofm.nn.memory import Memory
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.rotary import BASE, Rotary
 from neurofm.signals import Grid
@@ -39,7 +43,8 @@ class TransformerConfig(Config):
     bias : bool
         Whether projections of queries, keys, values and of the feed-forward layer have offsets.
     causal : bool
-        No token sees a later patch.
+        No token sees a later patch; then patches may come one after the other
+        (`Transformer.step`).
     rotary_base : float
         See `neurofm.nn.rotary.Rotary`.
     """
@@ -139,9 +144,58 @@ class Transformer(nn.Module):
             The same grid with encoded content: zeros where nothing is present.
         """
         absent = ~grid.present[..., None]
-        x = grid.tokens.masked_fill(absent, 0.0)
-        present = grid.mask  # asked once a pass
+        # `grid.mask` is asked once a pass
+        x = self.mix(grid.tokens.masked_fill(absent, 0.0), grid.mask)
+        return grid.evolve(content=x.masked_fill(absent, 0.0))
+
+    def mix(self, x: Tensor, present: Presence) -> Tensor:
+        """Encode tokens (B, S, P, D), or a pack (1, N, P, D) with its `Packing`."""
         turn = self.rotary(x.shape[2], x)
         for block in self.blocks:
             x = block(x, present, turn)
-        return grid.evolve(content=self.norm(x).masked_fill(absent, 0.0))
+        return self.norm(x)
+
+    def step(self, grid: Grid, state: Stream[Memory] | None = None) -> tuple[Grid, Stream[Memory]]:
+        """Encode the next patches of windows.
+
+        Patches that come one after the other, in stretches of any length, are encoded as if they
+        had come at once.
+
+        Parameters
+        ----------
+        grid : Grid
+            The next patches, P of them; windows and sites are those of all steps.
+        state : Stream, optional
+            Where the stream stopped; None starts one.
+
+        Returns
+        -------
+        grid : Grid
+            The same grid with encoded content.
+        state : Stream
+            Where it stops.
+
+        Raises
+        ------
+        ConfigError
+            If a token sees later patches.
+        SignalError
+            If windows or sites are others than before.
+        """
+        if not self.config.causal and self.config.attention != "sites":
+            raise ConfigError(
+                "a transformer whose tokens see later patches cannot encode one after the other",
+                hint="train it with backbone.causal: true",
+            )
+        if state is not None:
+            state.require(grid)
+        n_before = 0 if state is None else state.n_patches
+        pasts = [Memory(None if state is None else state.kept[i]) for i in range(len(self.blocks))]
+        absent = ~grid.present[..., None]
+        x = grid.tokens.masked_fill(absent, 0.0)
+        when = torch.arange(n_before, n_before + x.shape[2], device=x.device)
+        turn = self.rotary.at(when, x)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            x = block(x, grid.present, turn, past)
+        found = grid.evolve(content=self.norm(x).masked_fill(absent, 0.0))
+        return found, after(grid, state, tuple(pasts))

@@ -5,7 +5,9 @@ B windows, S sites, P patches, D width, H heads, E features of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,10 +16,13 @@ from torch import Tensor, nn
 
 from neurofm.errors import ConfigError
 from neurofm.nn.heads import require_heads
+from neurofm.nn.memory import Memory
 from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.packing import Packing
 from neurofm.nn.rotary import Turn, rotate
 
 AttentionName = Literal["full", "criss_cross", "split_halves", "swapped_halves", "sites", "patches"]
+Presence = Tensor | Packing | None  # which tokens are, or how those that are were packed
 
 
 def attend(
@@ -54,25 +59,30 @@ def attend(
     return out.masked_fill(~some, 0.0)
 
 
-def mix_all(
-    q: Tensor, k: Tensor, v: Tensor, present: Tensor | None, causal: bool = False
-) -> Tensor:
+def mix_all(q: Tensor, k: Tensor, v: Tensor, present: Presence, causal: bool = False) -> Tensor:
     """Let every token of a window attend to every other, all of shape (B, S, P, H, E).
 
-    With `causal`, only to those of its own patch and of earlier ones.
+    With `causal`, only to those of its own patch and of earlier ones. Keys and values may be of
+    more patches than queries, which then are the last.
     """
+    if isinstance(present, Packing):
+        if present.fuses(q):
+            return present.all(q, k, v, causal)
+        return present.each(partial(mix_all, causal=causal), q, k, v)
     n_sites, n_patches = q.shape[1:3]
     mask = None
     if causal:
-        patch = torch.arange(n_patches, device=q.device).repeat(n_sites)
-        mask = patch[:, None] >= patch[None, :]
+        seen = torch.arange(k.shape[2], device=q.device)
+        mask = seen[-n_patches:].repeat(n_sites)[:, None] >= seen.repeat(n_sites)
     q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # (B, H, S P, E)
     out = attend(q, k, v, None if present is None else present.flatten(1), mask)
     return out.transpose(1, 2).unflatten(1, (n_sites, n_patches))
 
 
-def mix_sites(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor:
+def mix_sites(q: Tensor, k: Tensor, v: Tensor, present: Presence) -> Tensor:
     """Let the tokens of one patch attend to each other, all of shape (B, S, P, H, E)."""
+    if isinstance(present, Packing):
+        return present.sites(q, k, v) if present.fuses(q) else present.each(mix_sites, q, k, v)
     n_windows, _, n_patches = q.shape[:3]
     q, k, v = (t.permute(0, 2, 3, 1, 4).flatten(0, 1) for t in (q, k, v))  # (B P, H, S, E)
     here = None if present is None else present.transpose(1, 2).flatten(0, 1)
@@ -80,14 +90,18 @@ def mix_sites(q: Tensor, k: Tensor, v: Tensor, present: Tensor | None) -> Tensor
     return out.unflatten(0, (n_windows, n_patches)).permute(0, 3, 1, 2, 4)
 
 
-def mix_patches(
-    q: Tensor, k: Tensor, v: Tensor, present: Tensor | None, causal: bool = False
-) -> Tensor:
-    """Let the tokens of one site attend to each other, all of shape (B, S, P, H, E)."""
+def mix_patches(q: Tensor, k: Tensor, v: Tensor, present: Presence, causal: bool = False) -> Tensor:
+    """Let the tokens of one site attend to each other, all of shape (B, S, P, H, E).
+
+    Keys and values may be of more patches than queries, which then are the last.
+    """
     n_windows, n_sites, n_patches = q.shape[:3]
-    mask = q.new_ones((n_patches, n_patches), dtype=torch.bool).tril() if causal else None
+    mask = None
+    if causal:
+        n_seen = k.shape[2]
+        mask = q.new_ones((n_patches, n_seen), dtype=torch.bool).tril(n_seen - n_patches)
     q, k, v = (t.transpose(2, 3).flatten(0, 1) for t in (q, k, v))  # (B S, H, P, E)
-    out = attend(q, k, v, None if present is None else present.flatten(0, 1), mask)
+    out = attend(q, k, v, present.flatten(0, 1) if isinstance(present, Tensor) else None, mask)
     return out.unflatten(0, (n_windows, n_sites)).transpose(2, 3)
 
 
@@ -151,37 +165,59 @@ class GridAttention(nn.Module):
             q, k = self.norm_q(q), self.norm_k(k)
         return q, k, v
 
+    def through_time(
+        self,
+        mix: Callable[..., Tensor],
+        qkv: tuple[Tensor, Tensor, Tensor],
+        present: Presence,
+        turn: Turn | None,
+        past: Memory | None,
+    ) -> Tensor:
+        """Mix tokens that know their time, after those of the past."""
+        q, k, v = qkv
+        q, k = rotate(q, turn), rotate(k, turn)
+        if past is not None and isinstance(present, Tensor):
+            k, v, present = past.add(k, v, present)
+        return mix(q, k, v, present, self.causal)
+
 
 class FullAttention(GridAttention):
     """Every token attends to every token of its window."""
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+    def forward(
+        self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
+    ) -> Tensor:
         """Mix tokens.
 
         Parameters
         ----------
         x : Tensor, shape (B, S, P, D)
             Tokens.
-        present : Tensor of bool, shape (B, S, P), or None
-            False where a token is padding.
+        present : Tensor of bool, shape (B, S, P), Packing or None
+            False where a token is padding. A packing says which of the sites of x, (1, N, P, D),
+            are of one window.
         turn : tuple of Tensor, or None
             What `Rotary` returns for P patches.
+        past : Memory, optional
+            Patches before these, which causal attention also looks at; it remembers these as
+            well. It goes with a `present` that is a tensor.
 
         Returns
         -------
         Tensor, shape (B, S, P, D)
             What each token gathered.
         """
-        q, k, v = self.heads(x)
-        out = mix_all(rotate(q, turn), rotate(k, turn), v, present, self.causal)
+        out = self.through_time(mix_all, self.heads(x), present, turn, past)
         return self.project_out(out.flatten(-2))
 
 
 class SiteAttention(GridAttention):
     """Tokens attend across sites, within their patch."""
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
-        """Mix tokens; arguments as in `FullAttention.forward`, `turn` without effect."""
+    def forward(
+        self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
+    ) -> Tensor:
+        """Mix tokens; arguments as in `FullAttention.forward`; `turn`, `past` have no effect."""
         q, k, v = self.heads(x)
         return self.project_out(mix_sites(q, k, v, present).flatten(-2))
 
@@ -189,10 +225,11 @@ class SiteAttention(GridAttention):
 class PatchAttention(GridAttention):
     """Tokens attend across time, within their site."""
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+    def forward(
+        self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
+    ) -> Tensor:
         """Mix tokens; arguments as in `FullAttention.forward`."""
-        q, k, v = self.heads(x)
-        out = mix_patches(rotate(q, turn), rotate(k, turn), v, present, self.causal)
+        out = self.through_time(mix_patches, self.heads(x), present, turn, past)
         return self.project_out(out.flatten(-2))
 
 
@@ -213,13 +250,15 @@ class CrissCrossAttention(GridAttention):
         _require_even(n_heads, "criss_cross")
         super().__init__(width, n_heads, style)
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+    def forward(
+        self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
+    ) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
         half = self.n_heads // 2
         q, k, v = self.heads(x)
         space = mix_sites(q[..., :half, :], k[..., :half, :], v[..., :half, :], present)
-        q, k, v = (t[..., half:, :] for t in (q, k, v))
-        time = mix_patches(rotate(q, turn), rotate(k, turn), v, present, self.causal)
+        rest = q[..., half:, :], k[..., half:, :], v[..., half:, :]
+        time = self.through_time(mix_patches, rest, present, turn, past)
         return self.project_out(torch.cat((space, time), dim=-2).flatten(-2))
 
 
@@ -242,13 +281,13 @@ class SplitHalvesAttention(nn.Module):
         self.across_sites = SiteAttention(width // 2, n_heads // 2, style)
         self.across_patches = PatchAttention(width // 2, n_heads // 2, style)
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+    def forward(
+        self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
+    ) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
         space, time = self.halves(x)
-        return torch.cat(
-            (self.across_sites(space, present, None), self.across_patches(time, present, turn)),
-            dim=-1,
-        )
+        space = self.across_sites(space, present, None)
+        return torch.cat((space, self.across_patches(time, present, turn, past)), dim=-1)
 
     def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features for sites and those for patches, each (B, S, P, D / 2)."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from neurofm.nn.initialise import initialise_linear
+from neurofm.nn.mamba1 import Mamba1, MambaState
+from neurofm.nn.mamba2 import Mamba2
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.scan_order import Sequences
+
+Mixer = Mamba1 | Mamba2
 
 
 class BidirectionalBlock(nn.Module):
@@ -14,9 +19,9 @@ class BidirectionalBlock(nn.Module):
 
     Parameters
     ----------
-    forwards : Module
+    forwards : Mamba1 or Mamba2
         Maps sequences (N, L, D) to the same shape, looking backwards only.
-    backwards : Module or None
+    backwards : Mamba1, Mamba2 or None
         Another one for the reversed sequence; None leaves the future out.
     width : int
         D.
@@ -30,8 +35,8 @@ class BidirectionalBlock(nn.Module):
 
     def __init__(
         self,
-        forwards: nn.Module,
-        backwards: nn.Module | None,
+        forwards: Mixer,
+        backwards: Mixer | None,
         width: int,
         *,
         norm: NormName = "layer",
@@ -39,8 +44,8 @@ class BidirectionalBlock(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.forwards = forwards
-        self.backwards = backwards
+        self.forwards: Mixer = forwards
+        self.backwards: Mixer | None = backwards
         self.norm = build_norm(norm, width)
         self.norm_first = norm_place == "pre"
         self.dropout = nn.Dropout(dropout)
@@ -69,6 +74,43 @@ class BidirectionalBlock(nn.Module):
                 added = added + order.reverse(self.backwards(order.reverse(within)))
         x = x + self.dropout(added)
         return x if self.norm_first else self.norm(x)
+
+    def step(
+        self, x: Tensor, length: Tensor, state: MambaState | None
+    ) -> tuple[Tensor, MambaState | None]:
+        """Mix the next tokens of sequences that are read forwards only.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, L, D)
+            Tokens, those that are present first.
+        length : Tensor of int64, shape (N,)
+            How many of each sequence are present; others leave the state as it is.
+        state : MambaState, optional
+            Where the sequences stopped.
+
+        Returns
+        -------
+        y : Tensor, shape (N, L, D)
+            What came in, and what was added.
+        state : MambaState or None
+            Where they stop; None if none has begun.
+        """
+        within = self.norm(x) if self.norm_first else x
+        added = torch.zeros_like(x)
+        for n in length.unique().tolist():
+            rows = (length == n).nonzero()[:, 0]
+            if n == 0:
+                continue
+            before = None if state is None else MambaState(*(part[rows] for part in state))
+            found, now = self.forwards.run(within[rows, :n], before)
+            added[rows, :n] = found.to(added.dtype)
+            if state is None:
+                state = MambaState(*(part.new_zeros(len(x), *part.shape[1:]) for part in now))
+            pairs = zip(state, now, strict=True)
+            state = MambaState(*(part.index_copy(0, rows, new) for part, new in pairs))
+        x = x + self.dropout(added)
+        return (x if self.norm_first else self.norm(x)), state
 
     def initialise(self, depth: int) -> None:
         """Draw the projections; what is added starts smaller the deeper the stack."""

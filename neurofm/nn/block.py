@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.attention import ATTENTIONS, AttentionName, AttentionStyle
+from neurofm.nn.attention import ATTENTIONS, AttentionName, AttentionStyle, Presence
 from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.initialise import initialise_linear
+from neurofm.nn.memory import Memory
 from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.packing import Packing
 from neurofm.nn.rotary import Turn
 
 
@@ -103,23 +105,26 @@ class Block(nn.Module):
             self.scale_attention = nn.Parameter(torch.full((width,), style.layer_scale))
             self.scale_feedforward = nn.Parameter(torch.full((width,), style.layer_scale))
 
-    def forward(self, x: Tensor, present: Tensor | None, turn: Turn | None) -> Tensor:
+    def forward(
+        self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
+    ) -> Tensor:
         """Mix and map tokens; arguments as in `FullAttention.forward`."""
+        pack = present if isinstance(present, Packing) else None
         if self.style.norm_place == "post":
-            gathered = self.attention(x, present, turn)
-            x = self.norm_attention(x + self._added(gathered, self.scale_attention))
+            gathered = self.attention(x, present, turn, past)
+            x = self.norm_attention(x + self._added(gathered, self.scale_attention, pack))
             mapped = self.feedforward(x)
-            return self.norm_feedforward(x + self._added(mapped, self.scale_feedforward))
-        gathered = self.attention(self.norm_attention(x), present, turn)
-        x = x + self._added(gathered, self.scale_attention)
+            return self.norm_feedforward(x + self._added(mapped, self.scale_feedforward, pack))
+        gathered = self.attention(self.norm_attention(x), present, turn, past)
+        x = x + self._added(gathered, self.scale_attention, pack)
         mapped = self.feedforward(self.norm_feedforward(x))
-        return x + self._added(mapped, self.scale_feedforward)
+        return x + self._added(mapped, self.scale_feedforward, pack)
 
-    def _added(self, x: Tensor, scale: Tensor | None) -> Tensor:
+    def _added(self, x: Tensor, scale: Tensor | None, pack: Packing | None) -> Tensor:
         x = self.dropout(x)
         if scale is not None:
             x = x * scale
-        return drop_path(x, self.style.drop_path) if self.training else x
+        return drop_path(x, self.style.drop_path, pack) if self.training else x
 
     def initialise(self, depth: int) -> None:
         """Draw weights; what is added to the stream starts smaller the deeper the stack.
@@ -135,7 +140,7 @@ class Block(nn.Module):
                 initialise_linear(module, math.sqrt(2 * depth) if added else 1.0)
 
 
-def drop_path(x: Tensor, share: float) -> Tensor:
+def drop_path(x: Tensor, share: float, pack: Packing | None = None) -> Tensor:
     """Zero what is added for a share of windows, and scale up the others (Huang et al. 2016).
 
     Parameters
@@ -144,8 +149,13 @@ def drop_path(x: Tensor, share: float) -> Tensor:
         What a part of a block adds.
     share : float
         From 0 to below 1.
+    pack : Packing, optional
+        Which window each site of a pack x (1, N, ...) is of.
     """
     if share == 0:
         return x
-    kept = torch.rand((len(x), *[1] * (x.ndim - 1)), device=x.device) >= share
+    n_windows = x.shape[0] if pack is None else pack.n_windows
+    kept = torch.rand((n_windows, *[1] * (x.ndim - 1)), device=x.device) >= share
+    if pack is not None:
+        kept = kept[pack.window].transpose(0, 1)  # (1, N, ...)
     return x * kept / (1 - share)

@@ -30,10 +30,13 @@ class Sequences:
         can neither take a place between others nor reach them.
     backwards : Tensor of int64, shape (N, L)
         The place of each token in a sequence read from its last present token to its first.
+    length : Tensor of int64, shape (N,)
+        Tokens of each sequence that are present.
     """
 
     index: Tensor
     backwards: Tensor
+    length: Tensor
 
     def take(self, x: Tensor) -> Tensor:
         """Return tokens (B, S, P, D) as sequences (N, L, D)."""
@@ -89,7 +92,7 @@ def _present_first(index: Tensor, present: Tensor) -> Sequences:
     length = present.sum(1, keepdim=True)
     place = torch.arange(index.shape[1], device=index.device).expand_as(index)
     backwards = torch.where(place < length, length - 1 - place, place)
-    return Sequences(torch.gather(index, 1, front), backwards)
+    return Sequences(torch.gather(index, 1, front), backwards, length[:, 0])
 
 
 def site_order(grid: Grid) -> Tensor:

@@ -21,7 +21,8 @@ MIXES = ("full", "criss_cross", "split_halves", "swapped_halves", "factorised")
 MAMBA1 = {"name": "mamba1", "d_state": 4}
 MAMBA2 = {"name": "mamba2", "d_state": 8, "headdim": 8}
 VARIANTS = {
-    "transformer": {mix: {"depth": 2, "n_heads": 4, "attention": mix} for mix in MIXES},
+    "transformer": {mix: {"depth": 2, "n_heads": 4, "attention": mix} for mix in MIXES}
+    | {"causal": {"depth": 2, "n_heads": 4, "attention": "full", "causal": True}},
     "mamba": {
         "version_1": {"depth": 1, "mixer": MAMBA1, "scan": "time_within_site"},
         "version_2": {"depth": 1, "mixer": MAMBA2, "scan": "site_within_time"},
@@ -31,13 +32,12 @@ VARIANTS = {
 }
 MIXERS = [(b, v) for b in BACKBONES for v in VARIANTS[b]]
 TABLE = [(t, *mixer) for t, mixer in itertools.product(TOKENIZERS, MIXERS)]
-# what a property needs: every tokenizer with a transformer and with Mamba, the variants in turn,
-# and every variant
-_HALVES = (MIXERS[: len(MIXES)], MIXERS[len(MIXES) :])
+# what a property needs: every tokenizer with every backbone, its variants in turn, and every variant
+_BY_BACKBONE = [[(b, v) for v in VARIANTS[b]] for b in BACKBONES]
 COVER = [("linear_patch", *mixer) for mixer in MIXERS] + [
-    (t, *half[i % len(half)])
+    (t, *variants[i % len(variants)])
     for i, t in enumerate(TOKENIZERS)
-    for half in _HALVES
+    for variants in _BY_BACKBONE
     if t != "linear_patch"
 ]
 every_encoder = pytest.mark.parametrize("parts", COVER, ids="-".join)
@@ -48,14 +48,23 @@ PLACE_VALUES = {name: {"name": name} for name in PLACES} | {
 }
 every_place = pytest.mark.parametrize("place", PLACES)
 NAMES = ("Fp1", "Cz", "mag:1", "seeg:Cz", "Oz", "Pz", "T7", "T8")
+TOKENIZER_VALUES = {"du_in": {"per": "montage", "channels": {"anyone": NAMES}}}
 REGIONS = ("V1", "", "M1", "V2", "V1", "V1", "M1", "hippocampus")
 
 
-def build_encoder(parts=("linear_patch", "transformer", "criss_cross"), place="fourier", **changes):
+def build_encoder(
+    parts=("linear_patch", "transformer", "criss_cross"), place="fourier", padding="mask", **changes
+):
     tokenizer, backbone, variant = parts
     values = {
         "width": 32,
-        "tokenizer": {"name": tokenizer, "patch_s": 0.4, "place": PLACE_VALUES[place]},
+        "padding": padding,
+        "tokenizer": {
+            "name": tokenizer,
+            "patch_s": 0.4,
+            "place": PLACE_VALUES[place],
+            **TOKENIZER_VALUES.get(tokenizer, {}),
+        },  # fmt: skip
         "backbone": {"name": backbone, **VARIANTS[backbone][variant], **changes},
     }
     torch.manual_seed(0)
@@ -112,7 +121,7 @@ def shape_of(encoder, batch):
 
 def sites_are_channels(parts):
     """Whether a channel is a site, and has the same number."""
-    return parts[0] not in {"plane_patch", "brain_tokenizer"}
+    return parts[0] not in {"plane_patch", "brain_tokenizer", "du_in"}
 
 
 def replace_windows(batch, index):

@@ -1,5 +1,6 @@
 """The order of channels and padding change nothing else."""
 
+import pytest
 import torch
 from encoder_cases import (
     build_encoder,
@@ -15,6 +16,8 @@ from encoder_cases import (
 
 from neurofm.nn.pool import MeanPool
 
+every_padding = pytest.mark.parametrize("padding", ["mask", "pack"])
+
 
 @every_encoder
 def test_permuting_channels_permutes_tokens_and_leaves_the_pooled_vector(parts):
@@ -29,9 +32,10 @@ def test_permuting_channels_permutes_tokens_and_leaves_the_pooled_vector(parts):
     assert differ(permuted.content, plain.content) == sites_are_channels(parts)
 
 
+@every_padding
 @every_encoder
-def test_padding_channels_change_nothing_whatever_they_hold(parts):
-    encoder, batch = build_encoder(parts), make_windows(n_channels=7)
+def test_padding_channels_change_nothing_whatever_they_hold(parts, padding):
+    encoder, batch = build_encoder(parts, padding=padding), make_windows(n_channels=7)
     batch = with_value(batch, "present", (0, slice(4, None)), False)
     batch = with_value(batch, "signal", (0, 4), 1e6)
     batch = with_value(batch, "signal", (0, 5), float("nan"))
@@ -49,9 +53,10 @@ def test_padding_channels_change_nothing_whatever_they_hold(parts):
     )
 
 
+@every_padding
 @every_encoder
-def test_padding_that_is_not_finite_spoils_no_gradient(parts):
-    encoder, batch = build_encoder(parts), make_windows()
+def test_padding_that_is_not_finite_spoils_no_gradient(parts, padding):
+    encoder, batch = build_encoder(parts, padding=padding), make_windows()
     batch = with_value(batch, "present", (0, 4), False)
     batch = with_value(batch, "signal", (0, 4), float("inf"))
     encoder(batch).content.square().sum().backward()

@@ -1,0 +1,69 @@
+"""Grids with padding through a backbone as if there were none: only what is present is computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neurofm.backbones.transformer import Transformer
+from neurofm.nn.packing import Packing
+from neurofm.signals import Grid
+
+
+def encode_packed(backbone: nn.Module, grid: Grid) -> Grid:
+    """Encode windows of different numbers of sites without padding between them.
+
+    A transformer takes the sites of all windows side by side, and its attention keeps windows
+    apart. Others take the windows of one number of sites at a time.
+
+    Parameters
+    ----------
+    backbone : Module
+        Grid to Grid.
+    grid : Grid
+        Tokens (B, S, P, D).
+
+    Returns
+    -------
+    Grid
+        What the backbone gives, with zeros where nothing is present. Where nothing is padding,
+        where a site is present in some of its patches only, and in what is compiled, which has
+        to know how many tokens there are, it is what it always does.
+    """
+    if torch.compiler.is_compiling() or grid.mask is None:
+        return _encode(backbone, grid)
+    packing = Packing.of(grid.present)
+    if packing is None:
+        return _encode(backbone, grid)
+    if isinstance(backbone, Transformer):
+        x = backbone.mix(packing.take(grid.tokens), packing)
+        return grid.evolve(content=packing.put(x, grid.content))
+    content, start = torch.zeros_like(grid.content), 0
+    for n, size in packing.buckets:
+        index = packing.index[start : start + n * size].unflatten(0, (n, size))
+        found = _encode(backbone, _sites(grid, index))
+        content = content.flatten(0, 1).index_copy(0, index.flatten(), found.content.flatten(0, 1))
+        content = content.unflatten(0, grid.present.shape[:2])
+        start += n * size
+    return grid.evolve(content=content)
+
+
+def _encode(backbone: nn.Module, grid: Grid) -> Grid:
+    found: Grid = backbone(grid)
+    return found
+
+
+def _sites(grid: Grid, index: Tensor) -> Grid:
+    """Take the sites that `index` (n, size) numbers along (B, S), all of them present."""
+
+    def take(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.flatten(0, 1)[index]
+
+    return grid.evolve(
+        content=take(grid.content),
+        place=take(grid.place),
+        present=take(grid.present),
+        position=take(grid.position),
+        located=take(grid.located),
+        whole=True,
+    )
