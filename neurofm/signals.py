@@ -226,6 +226,17 @@ class WindowReader(Protocol):
 
 
 @runtime_checkable
+class CodeReader(Protocol):
+    """Codes of a tokenizer that were computed before, by position."""
+
+    def read_codes(self, recording_id: str, start: int) -> np.ndarray:
+        """Return codes (S, P, M, Q) of the window from sample `start` on, int16.
+
+        Sites, patches, moments of a patch, levels.
+        """
+
+
+@runtime_checkable
 class CountReader(WindowReader, Protocol):
     """A `WindowReader` whose samples are stored as counts, which may be scaled later."""
 
@@ -294,6 +305,8 @@ class Batch(_Movable):
         What `Sensors` has under these names: for tokenizers whose places are rows of a table.
     subject_code : Tensor of int64, shape (B,), optional
         Whose each window is, as `subject_code` has it: for tokenizers that know subjects.
+    codes : Tensor of int16, shape (B, S, P, M, Q), optional
+        What the encoder's tokenizer makes of each window, where that was computed before.
     whole : bool
         Whether it is known that no channel is padding; `to` finds out where that costs nothing,
         and a copy with other tensors has forgotten it.
@@ -315,6 +328,7 @@ class Batch(_Movable):
     name_code: Tensor | None = None
     region_code: Tensor | None = None
     subject_code: Tensor | None = None
+    codes: Tensor | None = None
     whole: bool = field(default=False, init=False)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from neurofm.data.buffers import Buffers
 from neurofm.data.plan import WindowRef
 from neurofm.errors import ConfigError, SensorError
 from neurofm.sensors import Sensors
-from neurofm.signals import Batch, CountReader, WindowReader, subject_code
+from neurofm.signals import Batch, CodeReader, CountReader, WindowReader, subject_code
 
 MONTAGES = 256  # whose tensors are remembered
 
@@ -92,7 +92,18 @@ def collate(
         scale=None if counts is None else _scales(counts, refs, shape),
         clip=None if counts is None else counts.clip,
         subject_code=torch.tensor([subject_code(ref.recording_id) for ref in refs]).long(),
+        codes=_codes(reader, refs) if isinstance(reader, CodeReader) and refs else None,
     )
+
+
+def _codes(reader: CodeReader, refs: Sequence[WindowRef]) -> Tensor:
+    """Return the codes of windows; zeros where one has fewer sites than another."""
+    found = [reader.read_codes(ref.recording_id, ref.start) for ref in refs]
+    n_sites = max(len(codes) for codes in found)
+    table = np.zeros((len(found), n_sites, *found[0].shape[1:]), np.int16)
+    for row, codes in zip(table, found, strict=True):
+        row[: len(codes)] = codes
+    return torch.from_numpy(table)
 
 
 def require_counts(reader: WindowReader) -> CountReader:

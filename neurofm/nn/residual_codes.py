@@ -61,9 +61,8 @@ class ResidualCodes(nn.Module):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Return the sum of the vectors of codes, (..., Q) to (..., D)."""
-        found = [
-            level.lookup(codes[..., i])
-            for i, level in enumerate(self.levels)
-            if isinstance(level, Codebook)
-        ]
-        return torch.stack(found).sum(0)
+        first, *others = (level for level in self.levels if isinstance(level, Codebook))
+        content = first.lookup(codes[..., 0])
+        for i, level in enumerate(others, 1):  # in the order of `forward`, to the last bit
+            content = content + level.lookup(codes[..., i])
+        return content
