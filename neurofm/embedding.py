@@ -325,6 +325,9 @@ def witness(encoder: Encoder, contract: SignalContract) -> Tensor:
     present[1, -1] = False
     located = present.clone()
     located[:, 1] = False
+    subject, names = 0, [text_code(name) for name in _WITNESS_NAMES]
+    if (known := encoder.tokenizer.example()) is not None:
+        subject, names = known[0], [known[1][i % len(known[1])] for i in range(shape[1])]
     batch = Batch(
         signal=torch.from_numpy(draw).float() * present[..., None],
         position=torch.from_numpy(position).float() * located[..., None],
@@ -334,8 +337,9 @@ def witness(encoder: Encoder, contract: SignalContract) -> Tensor:
         oriented=(kind == SensorKind.MAG) | (kind == SensorKind.GRAD_PLANAR),
         present=present,
         sfreq=contract.sfreq,
-        name_code=torch.tensor([text_code(n) for n in _WITNESS_NAMES]).expand(shape),
+        name_code=torch.tensor(names).expand(shape),
         region_code=torch.zeros(shape, dtype=torch.int64),
+        subject_code=torch.full(shape[:1], subject),
     )
     return embed_batch(encoder, batch, MeanPool())
 

@@ -117,7 +117,7 @@ class PretrainResult:
 def plan(config: PretrainConfig) -> str:
     """Return what a run would do, without training anything."""
     data = _Data(config)
-    encoder = config.encoder.build(data.contract)
+    encoder = data.encoder.build(data.contract)
     parameters = sum(p.numel() for p in encoder.parameters())
     hours = float(data.reader.index["duration_s"].sum()) / 3600
     return (
@@ -177,7 +177,13 @@ class _Data:
         self.reader = SeveralReaders(stores)
         where = config.tokenizer_from
         self.tokenizer = None if where is None else load_tokenizer(where)
-        tokenizer = config.encoder.tokenizer.build(self.contract, config.encoder.width)
+        settings = config.encoder.tokenizer.fitted(
+            self.reader,
+            self.reader.index["recording_id"],
+            None if self.tokenizer is None else self.tokenizer.config,
+        )
+        self.encoder = config.encoder.model_copy(update={"tokenizer": settings})
+        tokenizer = settings.build(self.contract, config.encoder.width)
         self.plan = config.loader.plan(
             self.reader.index,
             n_times=self.contract.n_times,
@@ -192,8 +198,8 @@ class _Data:
 
 def _encoder(config: PretrainConfig, data: _Data) -> Encoder:
     """Build the encoder, and fill its tokenizer where a trained one is given."""
-    encoder = config.encoder.build(data.contract)
-    settings, slot = config.encoder.tokenizer, encoder.tokenizer
+    encoder = data.encoder.build(data.contract)
+    settings, slot = data.encoder.tokenizer, encoder.tokenizer
     if data.tokenizer is not None:
         if not (isinstance(slot, CodedTokenizer) and is_trainable(settings)):
             raise ConfigError(
@@ -246,7 +252,7 @@ def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> A
     """Rebuild the encoder of a finished run whose checkpoint was not written in time."""
     if snapshot is None:
         raise TrainingError("a finished run without a snapshot", hint="start it again")
-    objective = config.objective.build(config.encoder.build(data.contract), data.contract)
+    objective = config.objective.build(data.encoder.build(data.contract), data.contract)
     restore_objective(objective, snapshot)
     return objective.encoder
 

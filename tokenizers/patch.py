@@ -5,7 +5,8 @@ B windows, C channels (the sites), T samples, P patches, D width.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -15,7 +16,7 @@ from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ContractError, SignalError
 from neurofm.nn.spectrum import LogPower
-from neurofm.signals import Batch, Grid, whole_samples
+from neurofm.signals import Batch, Grid, WindowReader, whole_samples
 from neurofm.tokenizers.place import FourierPlaceConfig, PlaceConfig
 
 QUIET = 1e-3  # deviations; below it a patch counts as silent
@@ -36,6 +37,9 @@ class PatchConfig(Config):
     place : PlaceConfig
         How a token knows where it is.
     """
+
+    # what an encoder decides, whatever was trained
+    of_the_slot: ClassVar[frozenset[str]] = frozenset({"discrete", "frozen", "place", "embed"})
 
     patch_s: float = Field(default=1.0, gt=0)
     spectrum: bool = False
@@ -59,6 +63,18 @@ class PatchConfig(Config):
                 hint=f"choose another patch_s, or a contract with window_s: {fits:g}",
             )
         return patch_len
+
+    def fitted(
+        self,
+        reader: WindowReader,  # noqa: ARG002
+        recordings: Iterable[str],  # noqa: ARG002
+        like: PatchConfig | None = None,  # noqa: ARG002
+    ) -> Self:
+        """Return the config with what it has to know of the recordings that are trained on.
+
+        Most need to know nothing. See `neurofm.tokenizers.regions.RegionsConfig.fitted`.
+        """
+        return self
 
     def tokenizer(self, content: nn.Module, contract: SignalContract, width: int) -> Tokenizer:
         """Return a tokenizer around what maps samples to tokens."""
@@ -237,6 +253,10 @@ class Tokenizer(nn.Module):
                 hint=f"cut windows of a multiple of {self.patch_len / self.sfreq:g} s",
             )
         return n_times // self.patch_len
+
+    def example(self) -> tuple[int, list[int]] | None:
+        """Return codes of a subject and of names of its channels, if not any will do."""
+        return None
 
     def patches(self, signal: Tensor) -> Tensor:
         """Cut signals (B, C, T) into patches (B, C, P, patch_len)."""

@@ -112,7 +112,7 @@ class TokenizeResult:
 def plan(config: TokenizeConfig) -> str:
     """Return what a run would do, without training anything."""
     data = _Data(config)
-    parts = config.tokenizer.build_parts(data.contract)
+    parts = data.tokenizer.build_parts(data.contract)
     parameters = sum(p.numel() for p in parts.parameters())
     hours = float(data.trained["duration_s"].sum()) / 3600
     return (
@@ -135,7 +135,8 @@ def run(config: TokenizeConfig) -> TokenizeResult:
     ContractError
         If the stores have different contracts.
     ConfigError
-        If a pattern of `held_out` holds nothing out, or all of them everything.
+        If a pattern of `held_out` holds nothing out, all of them everything, or one a subject
+        that the tokenizer would have to have been trained on.
     """
     folder = Path(config.folder)
     data = _Data(config)
@@ -143,7 +144,7 @@ def run(config: TokenizeConfig) -> TokenizeResult:
     environment = write_provenance(folder, config, seed=config.seed)
     metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
     torch.manual_seed(derived_seed(config.seed, "init"))
-    objective = config.objective.build(config.tokenizer.build_parts(data.contract))
+    objective = config.objective.build(data.tokenizer.build_parts(data.contract))
     objective.parts.begin(config.steps)
     with torch_threads(config.threads):
         if first_step < config.steps:
@@ -191,6 +192,10 @@ class _Data:
         self.contract: SignalContract = store.contract
         self.reader = SeveralReaders(self.stores)
         self.trained, self.held = _split(self.reader.index, config.held_out)
+        self.tokenizer: TrainableConfig = config.tokenizer.fitted(
+            self.reader, self.trained["recording_id"]
+        )
+        self.tokenizer.fitted(self.reader, self.held["recording_id"])  # or it could not be measured
         self.plan = config.loader.plan(
             self.trained,
             n_times=self.contract.n_times,
@@ -266,7 +271,7 @@ def _export(
     save_tokenizer(
         folder / "tokenizer",
         parts,
-        config.tokenizer,
+        data.tokenizer,
         contract=data.contract,
         provenance={
             "subjects": subjects_seen(data.trained),

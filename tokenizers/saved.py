@@ -27,8 +27,6 @@ from neurofm.tokenizers.trainable import TrainableConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS = "tokenizer.json", "model.safetensors"
-# what an encoder decides, whatever was trained
-_OF_THE_SLOT = ("discrete", "frozen", "place", "embed")
 
 
 class SavedConfig(Config):
@@ -81,7 +79,7 @@ class SavedTokenizer:
 
 def architecture(config: TrainableConfig) -> dict[str, Any]:
     """Return the values of a config that what is trained depends on, and not its use."""
-    return {key: value for key, value in config.to_dict().items() if key not in _OF_THE_SLOT}
+    return {key: value for key, value in config.to_dict().items() if key not in config.of_the_slot}
 
 
 def save_tokenizer(

@@ -13,10 +13,12 @@ from neurofm.tokenizers.convs import (
     LabramConvConfig,
     StridedConvConfig,
 )
+from neurofm.tokenizers.du_in import DuInConfig
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.plane import PlanePatchConfig
 from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
 from neurofm.tokenizers.spectra import MultiScaleSpectraConfig, StftConfig
+from neurofm.tokenizers.vqnsp import VqnspConfig
 
 TOKENIZERS = {
     "linear_patch": LinearPatchConfig,
@@ -29,6 +31,8 @@ TOKENIZERS = {
     "stft": StftConfig,
     "multi_scale_spectra": MultiScaleSpectraConfig,
     "brain_tokenizer": BrainTokenizerConfig,
+    "vqnsp": VqnspConfig,
+    "du_in": DuInConfig,
     "mu_law_samples": MuLawConfig,
     "quantile_samples": QuantileConfig,
     "annealed_samples": AnnealedSamplesConfig,
@@ -45,6 +49,8 @@ TokenizerConfig = Annotated[
     | StftConfig
     | MultiScaleSpectraConfig
     | BrainTokenizerConfig
+    | VqnspConfig
+    | DuInConfig
     | MuLawConfig
     | QuantileConfig
     | AnnealedSamplesConfig,

@@ -10,17 +10,26 @@ from typing import Annotated, Any, TypeGuard
 from pydantic import Field
 
 from neurofm.tokenizers.brain import BrainTokenizerConfig
+from neurofm.tokenizers.du_in import DuInConfig
 from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
+from neurofm.tokenizers.vqnsp import VqnspConfig
 
 TRAINABLE = {
     "brain_tokenizer": BrainTokenizerConfig,
+    "vqnsp": VqnspConfig,
+    "du_in": DuInConfig,
     "mu_law_samples": MuLawConfig,
     "quantile_samples": QuantileConfig,
     "annealed_samples": AnnealedSamplesConfig,
 }
 
 TrainableConfig = Annotated[
-    BrainTokenizerConfig | MuLawConfig | QuantileConfig | AnnealedSamplesConfig,
+    BrainTokenizerConfig
+    | VqnspConfig
+    | DuInConfig
+    | MuLawConfig
+    | QuantileConfig
+    | AnnealedSamplesConfig,
     Field(discriminator="name"),
 ]
 

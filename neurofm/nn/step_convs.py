@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class StepConvs(nn.Module):
-    """Convolutions along time, each with a batch norm and no activation, as in Du-IN.
+    """Convolutions along time, each with a norm and no activation, as in Du-IN.
 
     Parameters
     ----------
@@ -18,10 +18,19 @@ class StepConvs(nn.Module):
     filters, kernels, strides : sequence of int
         Of each convolution. Those of stride one keep the number of steps; the others see
         ``(kernel - 1) // 2`` zeros on either side.
+    batch_norm : bool
+        Whether each has a norm over the batch, as in the original; in training it makes what
+        comes of one signal depend on the others.
     """
 
     def __init__(
-        self, n_in: int, filters: Sequence[int], kernels: Sequence[int], strides: Sequence[int]
+        self,
+        n_in: int,
+        filters: Sequence[int],
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        batch_norm: bool = True,
     ):
         super().__init__()
         self.shapes = tuple(zip(filters, kernels, strides, strict=True))
@@ -30,7 +39,7 @@ class StepConvs(nn.Module):
         for n_out, k, s in self.shapes:
             padding = "same" if s == 1 else (k - 1) // 2
             self.convs.append(nn.Conv1d(n_in, n_out, k, stride=s, padding=padding))
-            self.norms.append(nn.BatchNorm1d(n_out))
+            self.norms.append(nn.BatchNorm1d(n_out) if batch_norm else nn.Identity())
             n_in = n_out
 
     def n_features(self, n_samples: int) -> int:

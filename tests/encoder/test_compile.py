@@ -50,9 +50,15 @@ SOME = [
 def build_small_encoder(parts):
     tokenizer, place, mixer = parts
     regions = {"regions": ["V1", "M1"]} if place == "regions" else {}
+    channels = {"per": "montage", "channels": {"anyone": [""]}} if tokenizer == "du_in" else {}
     values = {
         "width": 16,
-        "tokenizer": {"name": tokenizer, "patch_s": 0.4, "place": {"name": place, **regions}},
+        "tokenizer": {
+            "name": tokenizer,
+            "patch_s": 0.4,
+            "place": {"name": place, **regions},
+            **channels,
+        },
         "backbone": MIXERS[mixer],
     }
     torch.manual_seed(0)

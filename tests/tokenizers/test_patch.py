@@ -5,6 +5,7 @@ import torch
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, SignalError
+from neurofm.sensors import text_code
 from neurofm.signals import Batch
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.table import TOKENIZERS
@@ -24,13 +25,19 @@ def make_patches_batch(signal):
         oriented=no,
         present=~no,
         sfreq=128.0,
+        name_code=torch.tensor([text_code(f"c{i}") for i in range(shape[1])]).expand(shape),
     )
+
+
+def build_tokenizer(name, patch_s):
+    fused = {"per": "montage", "channels": {"anyone": ("c0", "c1")}} if name == "du_in" else {}
+    return TOKENIZERS[name](patch_s=patch_s, **fused).build(CONTRACT, 16)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_patch_must_be_whole_samples(name):
     with pytest.raises(ConfigError, match=r"0\.2 s is 25\.6 samples at 128 Hz.*\n.*0\.203125 s"):
-        TOKENIZERS[name](patch_s=0.2).build(CONTRACT, 16)
+        build_tokenizer(name, 0.2)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -38,7 +45,7 @@ def test_a_window_must_be_whole_patches(name):
     with pytest.raises(
         ConfigError, match=r"2 s is 2\.66667 patches of 0\.75 s.*\n.*window_s: 1\.5"
     ):
-        TOKENIZERS[name](patch_s=0.75).build(CONTRACT, 16)
+        build_tokenizer(name, 0.75)
 
 
 def test_a_patch_longer_than_the_window_is_refused():
@@ -73,7 +80,7 @@ def test_a_linear_patch_is_the_linear_map_of_its_samples():
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("patch_s", [0.0078125, 0.0625, 0.5, 2.0])
 def test_a_patch_sees_its_own_samples_only(name, patch_s):
-    tokenizer = TOKENIZERS[name](patch_s=patch_s).build(CONTRACT, 16).eval()
+    tokenizer = build_tokenizer(name, patch_s).eval()
     signal = torch.randn(1, 2, 256)
     other = signal.clone()
     other[0, 0, : tokenizer.patch_len] *= 3
@@ -88,7 +95,7 @@ def test_a_patch_sees_its_own_samples_only(name, patch_s):
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_louder_patch_is_another_token(name):
-    tokenizer = TOKENIZERS[name](patch_s=1).build(CONTRACT, 16).eval()
+    tokenizer = build_tokenizer(name, 1.0).eval()
     signal = torch.randn(1, 1, 256)
     quiet, loud = (tokenizer(make_patches_batch(s)).content for s in (signal, 2 * signal))
     assert (quiet - loud).abs().max() > 0.05
@@ -96,7 +103,7 @@ def test_a_louder_patch_is_another_token(name):
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_silence_has_a_finite_gradient(name):
-    tokenizer = TOKENIZERS[name](patch_s=1).build(CONTRACT, 16)
+    tokenizer = build_tokenizer(name, 1.0)
     signal = torch.zeros(1, 1, 256, requires_grad=True)
     tokenizer(make_patches_batch(signal)).content.sum().backward()
     # what was looked up has no gradient
@@ -106,7 +113,7 @@ def test_silence_has_a_finite_gradient(name):
 @pytest.mark.parametrize("name", ["linear_patch", "conv_patch"])
 def test_the_grid_has_a_site_a_channel_and_its_position(name):
     batch = make_patches_batch(torch.randn(2, 3, 256))
-    grid = TOKENIZERS[name](patch_s=0.5).build(CONTRACT, 16)(batch)
+    grid = build_tokenizer(name, 0.5)(batch)
     assert grid.content.shape == (2, 3, 4, 16)
     assert grid.place.shape == (2, 3, 1, 16)
     assert grid.present.shape == (2, 3, 4)

@@ -1,0 +1,154 @@
+"""Tokens of patches beside codes of their spectra: LaBraM's neural tokenizer in a slot.
+
+B windows, C channels (the sites), P patches, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from neurofm.contract import SignalContract
+from neurofm.errors import ConfigError
+from neurofm.signals import Batch, Grid
+from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.slot import CodedTokenizer
+from neurofm.tokenizers.vqnsp_parts import VqnspArchitecture, VqnspCoder, VqnspEncoder
+
+
+class VqnspConfig(VqnspArchitecture):
+    """Codes that tell a patch's spectrum, after LaBraM's VQ-NSP (Jiang et al. 2024, sec. 2.3).
+
+    A code has seen the whole window. Tokens are not made of it, lest what is hidden be seen
+    through others: they come from temporal convolutions of their own patch, which start from
+    those of the trained tokenizer and go on learning, as LaBraM's do from scratch.
+
+    Parameters
+    ----------
+    frozen : bool
+        Whether what ``neurofm tokenize`` has learnt is kept beside, as it is, for its codes.
+    discrete : bool
+        Whether tokens are made of the codes all the same.
+    """
+
+    name: Literal["vqnsp"] = "vqnsp"
+    spectrum: Literal[False] = False
+    frozen: bool = False
+    discrete: bool = False
+
+    def build(self, contract: SignalContract, width: int) -> VqnspTokenizer:
+        """Build the module.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract, heads the width, or there are no codes to make
+            tokens of.
+        """
+        return VqnspTokenizer(self, contract, width)
+
+    def build_parts(self, contract: SignalContract) -> VqnspCoder:
+        """Build what ``neurofm tokenize`` trains.
+
+        Raises
+        ------
+        ConfigError
+            If patches do not fit the contract, or heads the width.
+        """
+        patch_len = self.patch_len(contract)
+        if patch_len < 2:
+            raise ConfigError("a patch of one sample has no spectrum")
+        return VqnspCoder(self, patch_len, contract.sfreq)
+
+
+class VqnspTokenizer(CodedTokenizer):
+    """Patches of channels by LaBraM's convolutions, or by the codes of their spectra.
+
+    Parameters
+    ----------
+    config : VqnspConfig
+        Architecture.
+    contract : SignalContract
+        The signals it is for.
+    width : int
+        D.
+    """
+
+    def __init__(self, config: VqnspConfig, contract: SignalContract, width: int):
+        if config.discrete and not config.frozen:
+            raise ConfigError(
+                "vqnsp: tokens are to be made of codes, which only a frozen tokenizer has",
+                hint="set frozen: true, and tokenizer_from to what `neurofm tokenize` wrote",
+            )
+        patch_len = config.patch_len(contract)
+        content: nn.Module = nn.Linear(config.code_width, width)
+        if not config.discrete:
+            embed = config.embedding(patch_len, config.inner)
+            content = nn.Sequential(embed, nn.Linear(config.inner, width))
+        super().__init__(content, patch_len, contract.sfreq, width, config.place)
+        self.frozen, self.discrete, self.n_codes = config.frozen, config.discrete, config.n_codes
+        self.coder: VqnspEncoder | None = None
+        if config.frozen:
+            self.coder = VqnspEncoder(config, patch_len, contract.sfreq).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> VqnspTokenizer:
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        if self.coder is not None:
+            self.coder.eval()
+        return self
+
+    def forward(self, batch: Batch) -> Grid:
+        """Make tokens; as `Tokenizer.forward`."""
+        if not self.discrete:
+            return super().forward(batch)
+        codes = self.codes(batch)
+        present = batch.present[..., None].expand(codes.shape[:3])
+        return Grid(
+            content=self.of_codes(codes).masked_fill(~present[..., None], 0.0),
+            place=self.place.of(batch, self.patch_len / self.sfreq, codes.shape[2]),
+            present=present,
+            position=batch.position,
+            located=batch.located,
+            whole=batch.whole,
+        )
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """One code a token, of so many."""
+        return 1, 1, self.n_codes
+
+    @torch.no_grad()
+    def codes(self, batch: Batch) -> Tensor:
+        """Return the codes of a batch, shape (B, C, P, 1, 1).
+
+        Raises
+        ------
+        ConfigError
+            If no trained tokenizer is kept beside.
+        """
+        self._check(batch)
+        self.n_patches(batch.signal.shape[-1])
+        return self._kept().codes_of(batch)
+
+    def of_codes(self, codes: Tensor) -> Tensor:
+        """Return the content of tokens, (B, C, P, D), by their codes."""
+        content: Tensor = self.content(self._kept().codebook.lookup(codes[..., 0, 0]))
+        return content
+
+    def take(self, trained: Coder) -> None:
+        """Take over encoder and codes, and let the convolutions of tokens start from it."""
+        state = trained.state_dict()
+        if isinstance(self.content, nn.Sequential):
+            embed = self.content[0]
+            embed.load_state_dict({name: state[f"embed.{name}"] for name in embed.state_dict()})
+        if self.coder is not None:
+            self.coder.load_state_dict({name: state[name] for name in self.coder.state_dict()})
+
+    def _kept(self) -> VqnspEncoder:
+        if self.coder is None:
+            raise ConfigError("vqnsp: no codes without a frozen tokenizer", hint="set frozen: true")
+        return self.coder
