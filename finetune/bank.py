@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from neurofm.errors import ProtocolError
 from neurofm.finetune.features import trial_batches
 from neurofm.finetune.trials import Trials
-from neurofm.signals import Batch, WindowReader
+from neurofm.readers import WindowReader
+from neurofm.signals import Batch
 
 LIMIT_BYTES = 8 * 2**30
 

@@ -21,8 +21,9 @@ from neurofm.finetune.covariances import shared_channels
 from neurofm.finetune.encoders import Frozen
 from neurofm.finetune.trials import Trials
 from neurofm.nn.pool import MeanPool
+from neurofm.readers import WindowReader
 from neurofm.report.progress import progress
-from neurofm.signals import Batch, Grid, WindowReader
+from neurofm.signals import Batch, Grid
 
 PoolName = Literal["mean", "channels"]
 BATCH_SIZE = 32

@@ -21,7 +21,8 @@ from neurofm.finetune.heads import Classifier, LinearHead
 from neurofm.finetune.metrics import balanced_accuracy
 from neurofm.finetune.models import Fold, Prediction
 from neurofm.finetune.trials import Trials
-from neurofm.signals import Batch, WindowReader
+from neurofm.readers import WindowReader
+from neurofm.signals import Batch
 from neurofm.training.optim import OptimConfig
 from neurofm.training.seeding import derived_seed
 

@@ -20,7 +20,7 @@ from neurofm.finetune.features import PoolName, signals_digest, trial_features
 from neurofm.finetune.metrics import balanced_accuracy
 from neurofm.finetune.models import Fold, Prediction
 from neurofm.finetune.trials import Trials
-from neurofm.signals import WindowReader
+from neurofm.readers import WindowReader
 
 
 class LinearProbeConfig(Config):

@@ -22,6 +22,7 @@ FLOORS = [
         "mne_channel",
         "sensors",
         "signals",
+        "readers",
         "contract",
     ],
     ["store", "data", "nn", "training", "report", "simulate"],

@@ -16,7 +16,8 @@ from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ContractError, SignalError
 from neurofm.nn.spectrum import LogPower
-from neurofm.signals import Batch, Grid, WindowReader, whole_samples
+from neurofm.readers import WindowReader
+from neurofm.signals import Batch, Grid, whole_samples
 from neurofm.tokenizers.place import FourierPlaceConfig, PlaceConfig
 
 QUIET = 1e-3  # deviations; below it a patch counts as silent

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from neurofm.errors import ConfigError, SensorError, SignalError
 from neurofm.nn.channel_map import ChannelIndex, ChannelRows, Rows
+from neurofm.readers import WindowReader
 from neurofm.sensors import SensorKind, channel_name, text_code
-from neurofm.signals import Batch, WindowReader, subject_of
+from neurofm.signals import Batch, subject_of
 from neurofm.tokenizers.patch import PatchConfig
 
 ANYONE = "anyone"  # whose channels a montage's are

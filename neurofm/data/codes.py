@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from neurofm.data.several import SeveralReaders
-from neurofm.signals import CodeReader, WindowReader
+from neurofm.readers import CodeReader, WindowReader
 
 
 class ReadersWithCodes(SeveralReaders):

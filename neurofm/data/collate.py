@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from neurofm.data.buffers import Buffers
 from neurofm.data.plan import WindowRef
 from neurofm.errors import ConfigError, SensorError
+from neurofm.readers import CodeReader, CountReader, WindowReader
 from neurofm.sensors import Sensors
-from neurofm.signals import Batch, CodeReader, CountReader, WindowReader, subject_code
+from neurofm.signals import Batch, subject_code
 
 MONTAGES = 256  # whose tensors are remembered
 
@@ -74,14 +76,17 @@ def collate(
     signal = (buffers or Buffers(0)).take(
         (*shape, n_times), np.float32 if counts is None else np.int16
     )
-    samples = signal.numpy()
-    for i, (ref, montage) in enumerate(zip(refs, sensors, strict=True)):
+    reader.expect(refs, n_times)
+    for ref, montage, out in zip(refs, sensors, signal.numpy(), strict=True):
+        here = len(montage)
+        if here < shape[1]:
+            out[here:] = 0
+            out = out[:here]  # noqa: PLW2901 - what is read is fewer channels
         try:
-            read(ref.recording_id, ref.start, samples[i, : len(montage)])
+            read(ref.recording_id, ref.start, out)
         except Exception as error:
             error.add_note(f"while reading {ref.recording_id} from sample {ref.start}")
             raise
-        samples[i, len(montage) :] = 0
     return Batch(
         signal=signal,
         **_channels(sensors, shape),
@@ -91,7 +96,9 @@ def collate(
         target=None if targets is None else torch.tensor(targets, dtype=torch.int64),
         scale=None if counts is None else _scales(counts, refs, shape),
         clip=None if counts is None else counts.clip,
-        subject_code=torch.tensor([subject_code(ref.recording_id) for ref in refs]).long(),
+        subject_code=torch.from_numpy(
+            np.fromiter((subject_code(ref.recording_id) for ref in refs), np.int64, len(refs))
+        ),
         codes=_codes(reader, refs) if isinstance(reader, CodeReader) and refs else None,
     )
 
@@ -114,18 +121,20 @@ def require_counts(reader: WindowReader) -> CountReader:
     ConfigError
         If it is none.
     """
-    if not isinstance(reader, CountReader):
+    if not hasattr(reader, "read_counts_into"):  # asked for every batch: quicker than a protocol
         raise ConfigError(
             f"a {type(reader).__name__} does not hand on counts that could be scaled late",
             hint="leave scale_late off; a store can",
         )
-    return reader
+    return cast(CountReader, reader)
 
 
 def _scales(reader: CountReader, refs: Sequence[WindowRef], shape: tuple[int, int]) -> Tensor:
+    rows = [reader.standard_scale(ref.recording_id) for ref in refs]
+    if rows and all(len(row) == shape[1] for row in rows):
+        return torch.from_numpy(np.stack(rows))
     scale = np.zeros(shape, np.float32)
-    for row, ref in zip(scale, refs, strict=True):
-        found = reader.standard_scale(ref.recording_id)
+    for found, row in zip(rows, scale, strict=True):
         row[: len(found)] = found
     return torch.from_numpy(scale)
 

@@ -15,7 +15,8 @@ from neurofm.data.buffers import Buffers
 from neurofm.data.collate import collate, require_counts
 from neurofm.data.plan import LoaderConfig, WindowPlan, WindowRef
 from neurofm.errors import ConfigError
-from neurofm.signals import Batch, WindowReader
+from neurofm.readers import WindowReader
+from neurofm.signals import Batch
 
 
 class Loader:
@@ -83,7 +84,7 @@ class Loader:
         self.rank, self.world = rank, world
         self.scale_late = scale_late
         if scale_late:
-            require_counts(reader)
+            _ = require_counts(reader).clip  # refused here and not in a thread
 
     def __len__(self) -> int:
         return self.last_step - self.first_step
@@ -95,13 +96,13 @@ class Loader:
         return in_order(make, steps, threads=self.threads, prefetch=self.prefetch)
 
     def _make(self, buffers: Buffers, step: int) -> Batch:
-        refs = self.plan.batch(step)
+        refs = self.plan.batch(step)  # all of one number of channels
         return collate(
             self.reader,
             refs[self.rank :: self.world],
             self.n_times,
             sfreq=self.sfreq,
-            n_channels=max(len(self.reader.sensors(ref.recording_id)) for ref in refs),
+            n_channels=len(self.reader.sensors(refs[0].recording_id)),
             scale_late=self.scale_late,
             buffers=buffers,
         )

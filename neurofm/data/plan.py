@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from neurofm.errors import ConfigError, SignalError
 Cut = Literal["grid", "anywhere"]
 _ROUNDS = 6
 _FEW = 1024
+_REMEMBERED = 65536  # a permutation of as many takes 10 ms and 512 kB
 
 
 class LoaderConfig(Config):
@@ -60,8 +62,7 @@ class LoaderConfig(Config):
         return self.model_dump(include={"token_budget", "cut"})
 
 
-@dataclass(frozen=True)
-class WindowRef:
+class WindowRef(NamedTuple):
     """One window: a recording, and the sample it starts at."""
 
     recording_id: str
@@ -194,20 +195,24 @@ class WindowPlan:
     def _locate(self, bucket: _Bucket, windows: np.ndarray, epoch: int) -> tuple[WindowRef, ...]:
         spans = np.searchsorted(bucket.stop, windows, side="right")
         within = windows - np.where(spans > 0, bucket.stop[spans - 1], 0)
-        refs = []
-        for span, position in zip(spans.tolist(), within.tolist(), strict=True):
-            recording_id = self._recording_ids[bucket.recording[span]]
-            start = int(bucket.start[span])
-            phase = self._phase(recording_id, start, int(bucket.slack[span]), epoch)
-            refs.append(WindowRef(recording_id, start + phase + position * self.n_times))
-        return tuple(refs)
+        names = [self._recording_ids[i] for i in bucket.recording[spans].tolist()]
+        starts, slack = bucket.start[spans], bucket.slack[spans]
+        starts = starts + self._phase(names, starts, slack, epoch) + within * self.n_times
+        return tuple(map(WindowRef, names, starts.tolist()))
 
-    def _phase(self, recording_id: str, start: int, slack: int, epoch: int) -> int:
-        """Return how many samples of a span lie before its first window."""
+    def _phase(
+        self, names: Sequence[str], starts: np.ndarray, slack: np.ndarray, epoch: int
+    ) -> np.ndarray:
+        """Return how many samples of each span lie before its first window."""
         if self.cut == "anywhere":
-            return _draw(f"{self.seed}/{epoch}/{recording_id}/{start}") % (slack + 1)
-        to_grid = -start % self.n_times
-        return to_grid if to_grid <= slack else 0
+            keys = (
+                f"{self.seed}/{epoch}/{name}/{start}"
+                for name, start in zip(names, starts, strict=True)
+            )
+            drawn = np.fromiter(map(_draw, keys), np.uint64, len(names))
+            return (drawn % (slack + 1).astype(np.uint64)).astype(np.int64)
+        to_grid = -starts % self.n_times
+        return np.where(to_grid <= slack, to_grid, 0)
 
 
 def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
@@ -278,7 +283,7 @@ def permute(numbers: np.ndarray | Sequence[int], n: int, key: str) -> np.ndarray
     numbers : array of int, shape (k,)
         Each from 0 to n - 1.
     n : int
-        Size of what is permuted; time and memory do not depend on it.
+        Size of what is permuted; beyond some size neither time nor memory depend on it.
     key : str
         Names the permutation.
 
@@ -287,12 +292,23 @@ def permute(numbers: np.ndarray | Sequence[int], n: int, key: str) -> np.ndarray
     ndarray of int64, shape (k,)
         Their places.
     """
-    if n <= _FEW:
-        hashes = _mix(np.arange(n, dtype=np.uint64) + np.uint64(_draw(key)))
-        return np.argsort(hashes)[numbers]
+    if n <= _REMEMBERED:
+        return _whole(n, key)[numbers]
+    return _permute(np.asarray(numbers), n, key)
+
+
+@lru_cache(32)
+def _whole(n: int, key: str) -> np.ndarray:
+    """Return a whole permutation: looked up, a batch takes a twentieth of the time."""
+    if n > _FEW:
+        return _permute(np.arange(n), n, key)
+    return np.argsort(_mix(np.arange(n, dtype=np.uint64) + np.uint64(_draw(key))))
+
+
+def _permute(numbers: np.ndarray, n: int, key: str) -> np.ndarray:
     half = ((n - 1).bit_length() + 1) // 2
     keys = [np.uint64(_draw(f"{key}/{i}")) for i in range(_ROUNDS)]
-    image = np.asarray(numbers).astype(np.uint64)
+    image = numbers.astype(np.uint64)
     todo = np.ones(image.shape, bool)
     while todo.any():
         image[todo] = _feistel(image[todo], keys, half)

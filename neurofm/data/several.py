@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from neurofm.config import digest_of
 from neurofm.errors import StoreError
+from neurofm.readers import CountReader, WindowReader
 from neurofm.sensors import Sensors
-from neurofm.signals import CountReader, WindowReader
 
 
 class SeveralReaders:
@@ -51,6 +53,14 @@ class SeveralReaders:
         """Return the channels of a recording."""
         return self._home[recording_id].sensors(recording_id)
 
+    def expect(self, windows: Sequence[tuple[str, int]], n_times: int) -> None:
+        """Tell each reader which of its windows this thread is about to read."""
+        if len(self._readers) == 1:
+            self._readers[0].expect(windows, n_times)
+            return
+        for reader in self._readers:
+            reader.expect([w for w in windows if self._home[w[0]] is reader], n_times)
+
     def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) with standardised samples from `start` on."""
         self._home[recording_id].read_standard_into(recording_id, start, out)
@@ -58,23 +68,30 @@ class SeveralReaders:
     @property
     def clip(self) -> float:
         """Largest magnitude of a standardised sample, the same in all of them."""
-        clips = {self._counts(reader).clip for reader in self._readers}
-        if len(clips) != 1:
-            raise StoreError(f"the stores clip at different magnitudes: {sorted(clips)}")
-        return clips.pop()
+        if len(self._clips) != 1:
+            raise StoreError(f"the stores clip at different magnitudes: {sorted(self._clips)}")
+        (clip,) = self._clips
+        return clip
+
+    @cached_property
+    def _clips(self) -> set[float]:
+        return {reader.clip for reader in set(self._counting.values())}
 
     def read_counts_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) with counts from sample `start` on."""
-        self._counts(self._home[recording_id]).read_counts_into(recording_id, start, out)
+        self._counting[recording_id].read_counts_into(recording_id, start, out)
 
     def standard_scale(self, recording_id: str) -> np.ndarray:
         """Return standard units per count of each channel."""
-        return self._counts(self._home[recording_id]).standard_scale(recording_id)
+        return self._counting[recording_id].standard_scale(recording_id)
 
-    def _counts(self, reader: WindowReader) -> CountReader:
-        if not isinstance(reader, CountReader):
-            raise StoreError(f"a {type(reader).__name__} holds no counts")
-        return reader
+    @cached_property
+    def _counting(self) -> dict[str, CountReader]:
+        """The home of each recording, once it is known that all of them hold counts."""
+        for reader in self._readers:
+            if not isinstance(reader, CountReader):
+                raise StoreError(f"a {type(reader).__name__} holds no counts")
+        return cast(dict[str, CountReader], self._home)
 
 
 def subjects_seen(index: pd.DataFrame) -> dict[str, list[str]]:

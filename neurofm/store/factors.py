@@ -28,6 +28,7 @@ class Factors:
 
     def __init__(self, values: np.ndarray):
         self.values = values
+        values.flags.writeable = False
         common, _ = Counter(values.tolist()).most_common(1)[0]
         self._common = np.float32(common)
         self._largest = float(values.max())

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from neurofm.errors import StoreError
+from neurofm.store.array import SignalArray
 from neurofm.store.index import as_rows, read_index
 from neurofm.store.layout import REPAIR, read_json, recording_path, sync_folder, write_synced
 from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.root import read_root
-from neurofm.store.shard import SignalArray
 from neurofm.store.staging import recordings_in, staged
 from neurofm.store.writer import commit, create_store, recover
 

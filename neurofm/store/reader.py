@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,16 +13,17 @@ from neurofm.contract import SignalContract
 from neurofm.errors import StoreError, did_you_mean
 from neurofm.sensors import Sensors
 from neurofm.signals import Entities, Event, Recording
+from neurofm.store.array import SignalArray
 from neurofm.store.index import read_index
 from neurofm.store.layout import REPAIR, read_json, recording_path
 from neurofm.store.remote import Location, location
 from neurofm.store.root import read_root
-from neurofm.store.shard import SignalArray
 from neurofm.store.verify import verify
 from neurofm.store.windows import ShardReader
 
 KNOWN_ARRAYS = 4096  # about 2 kB each
 KNOWN_MONTAGES = 1024  # about 5 kB each
+_FLOAT32, _INT16 = np.dtype(np.float32), np.dtype(np.int16)
 
 
 def open_store(path: str | Location) -> Store:
@@ -176,6 +177,18 @@ class Store:
         self._require_inside(array, start, out)
         self._shards.scaled_into(array, start, out, array.to_si)
 
+    def expect(self, windows: Sequence[tuple[str, int]], n_times: int) -> None:
+        """Be told what this thread is about to read: the disk begins with all of it at once.
+
+        Parameters
+        ----------
+        windows : sequence of (str, int)
+            Recordings and first samples.
+        n_times : int
+            Samples of each.
+        """
+        self._shards.expect((self._array(name), start, start + n_times) for name, start in windows)
+
     def read_standard_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) float32 with standardised, clipped samples from `start` on.
 
@@ -194,8 +207,8 @@ class Store:
         return self.contract.clip
 
     def standard_scale(self, recording_id: str) -> np.ndarray:
-        """Return standard units per count of each channel, float32 (C,)."""
-        return self._array(recording_id).to_standard.values.copy()
+        """Return standard units per count of each channel, float32 (C,), not to be written to."""
+        return self._array(recording_id).to_standard.values
 
     def read_counts_into(self, recording_id: str, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) int16 with counts, to be scaled by `standard_scale` and clipped.
@@ -206,7 +219,7 @@ class Store:
             As `read_into`.
         """
         array = self._array(recording_id)
-        self._require_inside(array, start, out, np.int16)
+        self._require_inside(array, start, out, _INT16)
         self._shards.counts_into(array, start, out)
 
     def verify(self) -> list[str]:
@@ -268,12 +281,12 @@ class Store:
         array: SignalArray,
         start: int,
         out: np.ndarray,
-        dtype: type[np.generic] = np.float32,
+        dtype: np.dtype[Any] = _FLOAT32,
     ) -> None:
         grid = array.grid
         if out.ndim != 2 or out.shape[0] != grid.n_channels or out.dtype != dtype:
             raise StoreError(
-                f"{array.name}: cannot read {grid.n_channels} channels of {dtype.__name__} into "
+                f"{array.name}: cannot read {grid.n_channels} channels of {dtype.name} into "
                 f"{out.dtype} {out.shape}"
             )
         if start < 0 or start + out.shape[1] > grid.n_times:

@@ -5,23 +5,24 @@ zarr-python reads the same bytes 8 to 30 times slower than this; the format is n
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc, blosc
+from numcodecs import Blosc
 
 from neurofm.errors import StoreError
-from neurofm.store.factors import Factors
-from neurofm.store.layout import REPAIR, ChunkGrid, read_json, shard_path
+from neurofm.store.layout import CHUNK_LEVEL, REPAIR, ChunkGrid, shard_path
 from neurofm.store.remote import Location, RemotePath
 
 _MISSING = 2**64 - 1
-_CODEC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE)
+_CODEC = Blosc(cname="lz4", clevel=CHUNK_LEVEL, shuffle=Blosc.BITSHUFFLE)
+_IF_CACHED: int = getattr(os, "RWF_NOWAIT", 0)  # Linux: read only what needs no disk
 
 
 # ---------------------------------------------------------------------------------------
@@ -68,12 +69,14 @@ def write_shard(path: Path, chunks: Iterable[np.ndarray], slots: int) -> int:
 class Scratch:
     """Memory that one thread reads and decodes into, again and again."""
 
-    __slots__ = ("_counts", "_encoded", "_whole", "holds")
+    __slots__ = ("_counts", "_encoded", "_whole", "holds", "on_miss")
 
     def __init__(self) -> None:
         self._encoded = memoryview(b"")
         self._counts = self._whole = np.empty(0, "<i2")
         self.holds: tuple[object, int] | None = None  # the array and chunk in `counts`
+        # what to do once when a read would have to wait for the disk
+        self.on_miss: Callable[[], None] | None = None
 
     def encoded(self, n_bytes: int) -> memoryview:
         """Return room for encoded chunks."""
@@ -121,7 +124,7 @@ class OpenShard:
                 f"{name}: the index of shard {self.path} is damaged or cut off",
                 hint=REPAIR,
             )
-        self.entries = np.frombuffer(data[:-4], "<u8").reshape(-1, 2)  # offset, length
+        self.entries = array("Q", np.frombuffer(data[:-4], "<u8").tolist())  # offset, length, …
         self.verified = bytearray(grid.chunks_per_shard)
 
     def _open(self, n_bytes: int, index_at_end: bool) -> bytes:
@@ -138,163 +141,61 @@ class OpenShard:
             return self.path.read_range(offset, n_bytes)
         return os.pread(self.fd, n_bytes, offset)
 
-    def read_encoded(self, slots: range, scratch: Scratch) -> list[memoryview | None]:
-        """Return the encoded chunks of some slots, None for what Zarr calls an empty chunk.
+    def read_chunk(self, slot: int, scratch: Scratch) -> memoryview | None:
+        """Return one encoded chunk, None for what Zarr calls an empty one; as `read_chunks`."""
+        offset, length = self.entries[2 * slot], self.entries[2 * slot + 1]
+        return None if offset == _MISSING else self._read(offset, length, scratch)
+
+    def read_chunks(self, slots: range, scratch: Scratch) -> list[memoryview | None]:
+        """Return the encoded chunks of some slots.
 
         Chunks that lie side by side, as neurofm writes them, come with one read; their bytes
         are the caller's until it uses `scratch` again.
         """
-        entries = self.entries[slots.start : slots.stop].tolist()
-        there = [entry for entry in entries if entry[0] != _MISSING]
-        if not there:
-            return [None] * len(slots)
-        n_bytes = sum(length for _, length in there)
-        low, high = min(there)[0], max(offset + length for offset, length in there)
-        if high - low != n_bytes:  # not side by side: another program wrote them
-            pieces = [self.read_at(offset, length) for offset, length in there]
-            found = iter([memoryview(piece) for piece in pieces])
-            return [None if entry[0] == _MISSING else next(found) for entry in entries]
+        if (extent := self.extent(slots)) is None:  # another program wrote them
+            pieces = (self.read_chunk(slot, scratch) for slot in slots)
+            return [None if piece is None else memoryview(bytes(piece)) for piece in pieces]
+        low, n_bytes = extent
+        data = self._read(low, n_bytes, scratch)
+        return [data[offset - low : offset - low + length] for offset, length in self._of(slots)]
+
+    def extent(self, slots: range) -> tuple[int, int] | None:
+        """Return where chunks that lie side by side begin, and their bytes; None if they do not."""
+        entries = self._of(slots)
+        low, n_bytes = entries[0][0], sum(length for _, length in entries)
+        side_by_side = all(a + n == b for (a, n), (b, _) in itertools.pairwise(entries))
+        return (low, n_bytes) if side_by_side and low != _MISSING else None
+
+    def fetch_ahead(self, slots: range) -> None:
+        """Ask the system to begin to read the chunks of some slots from the disk."""
+        extent = self.extent(slots) if self.fd >= 0 else None
+        if extent is not None and sum(extent) <= self.size:
+            os.posix_fadvise(self.fd, *extent, os.POSIX_FADV_WILLNEED)
+
+    def _of(self, slots: range) -> list[tuple[int, int]]:
+        flat = self.entries[2 * slots.start : 2 * slots.stop]
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+    def _read(self, low: int, n_bytes: int, scratch: Scratch) -> memoryview:
         if self.fd < 0:
-            data = memoryview(self.read_at(low, n_bytes))
-        else:
-            data = scratch.encoded(max(0, min(high, self.size) - low))
-            data = data[: os.preadv(self.fd, [data], low)]
-        return [
-            None if offset == _MISSING else data[offset - low : offset - low + length]
-            for offset, length in entries
-        ]
+            return memoryview(self.read_at(low, n_bytes))
+        if low >= self.size:  # the entry is damaged
+            return memoryview(b"")
+        data = scratch.encoded(min(n_bytes, self.size - low))
+        if scratch.on_miss is not None:
+            if self._read_cached(data, low):
+                return data
+            fetch, scratch.on_miss = scratch.on_miss, None
+            fetch()
+        return data[: os.preadv(self.fd, [data], low)]
+
+    def _read_cached(self, data: memoryview, low: int) -> bool:
+        """Fill `data` if it lies in memory already; tell whether it did."""
+        try:
+            return os.preadv(self.fd, [data], low, _IF_CACHED) == len(data)
+        except OSError:  # it would wait, or this file system cannot tell
+            return False
 
     def __del__(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
-
-
-class SignalArray:
-    """The array ``signal`` of one recording, read without zarr-python.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        Folder of the array.
-    metadata : dict
-        Its parsed ``zarr.json``.
-    name : str
-        The recording, for messages.
-
-    Attributes
-    ----------
-    grid : ChunkGrid
-        Shape and layout.
-    scale, divisor : ndarray of float32, shape (C,)
-        SI units per count, and per standard unit.
-    to_si, to_standard : Factors
-        What counts are multiplied by to become SI, and to become unitless.
-
-    Raises
-    ------
-    StoreError
-        If the array is laid out in a way that this reader does not know.
-    """
-
-    def __init__(self, path: Location, metadata: dict[str, Any], name: str):
-        self.path = path
-        self.name = name
-        try:
-            self._parse(metadata)
-        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise StoreError(
-                f"{name}: {path / 'zarr.json'} is not the int16 array neurofm writes "
-                f"({type(error).__name__}: {error})",
-                hint=REPAIR,
-            ) from None
-
-    @classmethod
-    def load(cls, path: Location, name: str) -> SignalArray:
-        """Read the array's metadata from its folder."""
-        return cls(path, read_json(path / "zarr.json", name), name)
-
-    def _parse(self, metadata: dict[str, Any]) -> None:
-        (sharding,) = metadata["codecs"]
-        sharded = sharding["configuration"]
-        n_channels, n_times = metadata["shape"]
-        _, shard_len = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-        chunk_channels, chunk_len = sharded["chunk_shape"]
-        codecs = [codec["name"] for codec in sharded["codecs"]]
-        found = (sharding["name"], metadata["data_type"], chunk_channels, shard_len % chunk_len)
-        if found != ("sharding_indexed", "int16", n_channels, 0):
-            raise ValueError(f"layout {found}")
-        if codecs not in (["bytes", "blosc"], ["bytes", "blosc", "crc32c"]) or any(
-            codec["configuration"]["endian"] != "little"
-            for codec in (sharded["codecs"][0], sharded["index_codecs"][0])
-        ):
-            raise ValueError(f"codecs {codecs}")
-        if [codec["name"] for codec in sharded["index_codecs"]] != ["bytes", "crc32c"]:
-            raise ValueError("index codecs")
-        self.grid = ChunkGrid(n_channels, n_times, chunk_len, shard_len // chunk_len)
-        self.checksummed = codecs[-1] == "crc32c"
-        self.index_at_end = sharded["index_location"] == "end"
-        self.scale, self.divisor = (
-            np.asarray(metadata["attributes"][name], np.float32).reshape(n_channels)
-            for name in ("scale", "divisor")
-        )
-        if not all((np.isfinite(x) & (x > 0)).all() for x in (self.scale, self.divisor)):
-            raise ValueError("a scale or divisor is not a positive number")
-        self.to_si, self.to_standard = Factors(self.scale), Factors(self.scale / self.divisor)
-
-    def open_shard(self, number: int) -> OpenShard:
-        """Open one shard."""
-        return OpenShard(self.path, self.grid, number, self.index_at_end, self.name)
-
-    def decode(self, shard: OpenShard, chunk: int, out: np.ndarray) -> None:
-        """Read and decode one chunk into `out`, as `decode_read`."""
-        slot = chunk % self.grid.chunks_per_shard
-        try:
-            (data,) = shard.read_encoded(range(slot, slot + 1), Scratch())
-        except OSError as error:
-            raise self.damaged(shard, chunk, error) from None
-        self.decode_read(shard, chunk, data, out)
-
-    def decode_read(
-        self, shard: OpenShard, chunk: int, data: memoryview | None, out: np.ndarray
-    ) -> None:
-        """Decode one chunk that was read into `out`.
-
-        Parameters
-        ----------
-        shard : OpenShard
-            The shard that holds it.
-        chunk : int
-            Number of the chunk in the array.
-        data : memoryview or None
-            What `OpenShard.read_encoded` returned of it.
-        out : ndarray of int16, shape (C, L)
-            Written over; contiguous.
-
-        Raises
-        ------
-        StoreError
-            If the chunk is damaged.
-        """
-        if data is None:
-            out.fill(0)
-            return
-        slot = chunk % self.grid.chunks_per_shard
-        n_encoded = len(data) - 4 if self.checksummed else len(data)
-        try:
-            if self.checksummed and not shard.verified[slot]:  # once for each time it is opened
-                checksum = google_crc32c.value(bytes(data[:n_encoded]))
-                if struct.pack("<I", checksum) != data[n_encoded:]:
-                    raise ValueError("its checksum does not match")
-                shard.verified[slot] = True
-            # a frame of another size would leave part of `out` as it was
-            if struct.unpack_from("<I4xI", data, 4) != (self.grid.chunk_bytes, n_encoded):
-                raise ValueError("its frame has the wrong size")
-            blosc.decompress(data[:n_encoded], out)
-        except (ValueError, RuntimeError, struct.error) as error:
-            raise self.damaged(shard, chunk, error) from None
-
-    def damaged(self, shard: OpenShard, chunk: int, error: Exception) -> StoreError:
-        """Return the error that says so."""
-        return StoreError(
-            f"{self.name}: chunk {chunk} in shard {shard.path} is damaged: {error}", hint=REPAIR
-        )

@@ -13,10 +13,11 @@ from neurofm.contract import SignalContract
 from neurofm.errors import NeurofmError
 from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Entities
+from neurofm.store.array import SignalArray
 from neurofm.store.index import SCHEMA, as_rows
 from neurofm.store.layout import TEMPORARY, read_json, recording_path
 from neurofm.store.remote import Location
-from neurofm.store.shard import Scratch, SignalArray
+from neurofm.store.shard import Scratch
 
 if TYPE_CHECKING:
     from neurofm.store.reader import Store
@@ -155,7 +156,7 @@ def _read_all(array: SignalArray) -> None:
         for start in range(0, n_chunks, at_once):
             slots = range(start, min(start + at_once, n_chunks))
             try:
-                encoded = shard.read_encoded(slots, scratch)
+                encoded = shard.read_chunks(slots, scratch)
             except OSError as error:
                 raise array.damaged(shard, first + start, error) from None
             for slot, data in zip(slots, encoded, strict=True):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 
 import numpy as np
 
+from neurofm.errors import StoreError
+from neurofm.store.array import SignalArray
 from neurofm.store.factors import Factors
-from neurofm.store.shard import OpenShard, Scratch, SignalArray
+from neurofm.store.shard import OpenShard, Scratch
 
 MOST_COUNTS = 1 << 20  # of a stretch that is scaled at once; what a thread keeps is bounded by it
 MOST_READ = 4_000_000  # bytes of decoded chunks that are read at once
@@ -39,6 +42,34 @@ class ShardReader:
             open_shards_allowed() if open_shards is None else open_shards
         )(SignalArray.open_shard)
         self._local = threading.local()
+
+    def expect(self, stretches: Iterable[tuple[SignalArray, int, int]]) -> None:
+        """Be told what this thread is about to read.
+
+        Nothing is done as long as what is read lies in memory. The first read that has to wait
+        for the disk has the system begin with all the others.
+
+        Parameters
+        ----------
+        stretches : iterable of (SignalArray, int, int)
+            Arrays, first samples and the samples after the last. Gone through at the first
+            read that waits, or never.
+        """
+        if hasattr(os, "posix_fadvise"):
+            self._scratch().on_miss = partial(self._fetch_ahead, stretches)
+
+    def _fetch_ahead(self, stretches: Iterable[tuple[SignalArray, int, int]]) -> None:
+        try:
+            for array, start, stop in stretches:
+                grid = array.grid
+                first, last = start // grid.chunk_len, -(-stop // grid.chunk_len)
+                while first < last:
+                    number, slot = divmod(first, grid.chunks_per_shard)
+                    n = min(last - first, grid.chunks_per_shard - slot)
+                    self._shard(array, number).fetch_ahead(range(slot, slot + n))
+                    first += n
+        except (StoreError, OSError):  # raised again, and told of, where that window is read
+            return
 
     def counts_into(self, array: SignalArray, start: int, out: np.ndarray) -> None:
         """Fill `out` (C, n) with int16 counts from sample `start` on."""
@@ -100,7 +131,7 @@ class ShardReader:
         number, slot = divmod(chunk, array.grid.chunks_per_shard)
         shard = self._shard(array, number)
         try:
-            (data,) = shard.read_encoded(range(slot, slot + 1), scratch)
+            data = shard.read_chunk(slot, scratch)
         except OSError as error:
             raise array.damaged(shard, chunk, error) from None
         array.decode_read(shard, chunk, data, out)
@@ -120,7 +151,7 @@ class ShardReader:
             n = min(last - first, grid.chunks_per_shard - slot, at_once)
             shard = self._shard(array, number)
             try:
-                encoded = shard.read_encoded(range(slot, slot + n), scratch)
+                encoded = shard.read_chunks(range(slot, slot + n), scratch)
             except OSError as error:
                 raise array.damaged(shard, first, error) from None
             for chunk, data in enumerate(encoded, first):

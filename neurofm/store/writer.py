@@ -16,6 +16,7 @@ from typing import Any
 from neurofm.contract import SignalContract
 from neurofm.errors import ContractError, NeurofmError, SignalError, StoreError
 from neurofm.signals import Recording, whole_samples
+from neurofm.store.array import SignalArray
 from neurofm.store.group import index_row, quantisation, write_group, write_signal
 from neurofm.store.index import change_index, read_table, write_index
 from neurofm.store.layout import (
@@ -33,7 +34,6 @@ from neurofm.store.layout import (
 )
 from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.root import read_root
-from neurofm.store.shard import SignalArray
 from neurofm.store.staging import LOCK, index_lock, recordings_in, remove_abandoned, staged
 
 _log = logging.getLogger("neurofm")

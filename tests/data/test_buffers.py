@@ -154,7 +154,7 @@ class OnlyStandard:
     """A reader without counts."""
 
     def __init__(self, store):
-        self.index, self.sensors = store.index, store.sensors
+        self.index, self.sensors, self.expect = store.index, store.sensors, store.expect
         self.read_standard_into = store.read_standard_into
 
 

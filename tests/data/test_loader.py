@@ -208,7 +208,7 @@ class Faulty:
 
     def __init__(self, store, error):
         self.store, self.error = store, error
-        self.index, self.sensors = store.index, store.sensors
+        self.index, self.sensors, self.expect = store.index, store.sensors, store.expect
         self.reads = 0
 
     def read_standard_into(self, recording_id, start, out):

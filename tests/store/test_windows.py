@@ -9,8 +9,9 @@ import zarr
 
 from neurofm.contract import SignalContract
 from neurofm.errors import StoreError
+from neurofm.readers import CountReader
 from neurofm.sensors import Sensors
-from neurofm.signals import CountReader, Entities, Recording
+from neurofm.signals import Entities, Recording
 from neurofm.store.factors import Factors
 from neurofm.store.reader import open_store
 from neurofm.store.writer import commit, create_store, write_recording
