@@ -11,10 +11,11 @@ from neurofm.errors import SourceError
 
 _FORMAT = re.compile(r"^BinaryFormat\s*=\s*(\w+)", re.MULTILINE)
 _NUMBER = re.compile(r"^(NumberOfChannels|DataPoints)\s*=\s*(\d{1,12})\s*$", re.MULTILINE)
-_MARKERS = re.compile(r"^MarkerFile\s*=\s*(.+?)\s*$", re.MULTILINE)
+_PART = re.compile(r"^(DataFile|MarkerFile)[^\S\n]*=[^\S\n]*(\S.*?)\s*$", re.MULTILINE)
 _POSITION = re.compile(r"^Mk\d+=[^,]*,[^,]*,(\d{1,12}),", re.MULTILINE)
 _SIZES = {"INT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
-_DATA = re.compile(r"^DataFile\s*=\s*(.+?)\s*$", re.MULTILINE)
+# bytes of a file's name, on any disk
+_LONGEST = 255
 # bytes looked at, in the middle of the file
 _LOOKED_AT = 1 << 18
 # As 32-bit floats, samples in volts or in parts of a microvolt are zero or lie between these;
@@ -23,6 +24,39 @@ _ANY = (1e-9, 1e8)
 # Those in microvolts lie between these; integers do only where all channels stay at 1.4 to 1.9 mV.
 _MICROVOLTS = (1e-5, 1e6)
 _SURE, _NEVER = 0.99, 0.5
+
+
+def brainvision_parts(path: Path) -> dict[str, Path]:
+    """Return the files that a header names, by ``DataFile`` and ``MarkerFile``, there or not.
+
+    Parameters
+    ----------
+    path : Path
+        The header.
+
+    Raises
+    ------
+    SourceError
+        If what it names cannot be a file beside it.
+    """
+    found = {}
+    for key, said in _PART.findall(_text(path)):
+        name = said.replace("$b", path.stem).removeprefix("./")
+        if name in (".", "..") or set(name) & set("/\\\0") or len(name.encode()) > _LONGEST:
+            raise SourceError(
+                f"{path}: {key} in the header is {said[:80]!r}, which is no file beside it",
+                hint=f"put the file beside the header, and its name alone into {key}",
+            )
+        found[key] = path.with_name(name)
+    return found
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def verify_brainvision(path: Path) -> None:
@@ -40,16 +74,15 @@ def verify_brainvision(path: Path) -> None:
     Raises
     ------
     SourceError
-        If the samples are not stored as the header says, or some are missing.
+        If the samples are not stored as the header says, or some are missing, or a file that it
+        names cannot be one beside it.
     """
-    header = path.read_bytes().decode("latin-1")
-    said, data = _FORMAT.search(header), _DATA.search(header)
-    if said is None or data is None:
+    header = _text(path)
+    said, parts = _FORMAT.search(header), brainvision_parts(path)
+    samples = parts.get("DataFile")
+    if said is None or samples is None or not samples.is_file():
         return
-    samples = path.with_name(data[1].replace("$b", path.stem))
-    if not samples.is_file():
-        return
-    _require_whole(path, header, samples)
+    _require_whole(path, header, samples, parts.get("MarkerFile"))
     values = _as_floats(samples)
     if len(values) < 100:
         return
@@ -59,16 +92,16 @@ def verify_brainvision(path: Path) -> None:
         raise _mismatch(path, samples, "IEEE_FLOAT_32", "no such numbers, probably INT_16")
 
 
-def _require_whole(path: Path, header: str, samples: Path) -> None:
+def _require_whole(path: Path, header: str, samples: Path, markers: Path | None) -> None:
     told = dict(_NUMBER.findall(header))
-    n_channels, n_bytes = int(told.get("NumberOfChannels", 0)), _SIZES.get(_said(_FORMAT, header))
+    said = _FORMAT.search(header)
+    n_channels, n_bytes = int(told.get("NumberOfChannels", 0)), _SIZES.get(said[1] if said else "")
     if not n_channels or n_bytes is None:
         return
     frames, rest = divmod(samples.stat().st_size, n_channels * n_bytes)
     promised, by = int(told.get("DataPoints", 0)), "the header promises"
-    markers = path.with_name(_said(_MARKERS, header).replace("$b", path.stem))
-    if markers.is_file() and _said(_MARKERS, header):
-        positions = _POSITION.findall(markers.read_bytes().decode("latin-1"))
+    if markers is not None and markers.is_file():
+        positions = _POSITION.findall(_text(markers))
         last = max(map(int, positions), default=0)
         # a marker may stand just behind the last sample
         if last - 1 > max(promised, frames):
@@ -80,11 +113,6 @@ def _require_whole(path: Path, header: str, samples: Path) -> None:
             f"{path}: cut short: {why}{frames} samples{broken} are in {samples.name}",
             hint="get the file again; if it was cut on purpose, take out the markers behind it",
         )
-
-
-def _said(regex: re.Pattern[str], header: str) -> str:
-    found = regex.search(header)
-    return found[1] if found else ""
 
 
 def _as_floats(samples: Path) -> np.ndarray:

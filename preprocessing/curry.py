@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 from neurofm.errors import SourceError
 from neurofm.preprocessing.magic import Facts
 
-_NUMBER = re.compile(r"^\s*(SampleFreqHz|SampleTimeUsec)\s*=\s*([-+0-9.eE]+)\s*$", re.MULTILINE)
+_TOLD = re.compile(r"^[^\S\n]*(SampleFreqHz|SampleTimeUsec)[^\S\n]*=([^\n]*)$", re.MULTILINE)
 
 
 def curry_parts(path: Path) -> list[Path]:
@@ -28,14 +29,15 @@ def verify_curry(path: Path) -> Facts:
     Raises
     ------
     SourceError
-        If neither the rate nor the time between two samples is above zero.
+        If neither the rate nor the time between two samples is above zero, or one of them is
+        not a number.
     """
     facts = Facts()
     header = curry_parts(path)[0]
     if not header.is_file():
         return facts
-    found = dict(_NUMBER.findall(header.read_text(encoding="latin-1")))
-    rate, step_us = float(found.get("SampleFreqHz", 0)), float(found.get("SampleTimeUsec", 0))
+    told = dict(_TOLD.findall(header.read_text(encoding="latin-1")))
+    rate, step_us = (_number(path, header, told, key) for key in ("SampleFreqHz", "SampleTimeUsec"))
     if rate <= 0 and step_us <= 0:
         raise SourceError(
             f"{path}: the sampling rate in {header.name!r} is {rate:g} Hz, and the time between "
@@ -48,3 +50,16 @@ def verify_curry(path: Path) -> Facts:
             f"the {step_us:g} microseconds between two samples"
         )
     return facts
+
+
+def _number(path: Path, header: Path, told: dict[str, str], key: str) -> float:
+    try:
+        number = float(told.get(key, "").strip() or 0)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SourceError(
+            f"{path}: {key} in {header.name!r} is {told[key].strip()!r}, which is not a number",
+            hint=f"write the true `{key}` into the header",
+        )
+    return number

@@ -101,13 +101,19 @@ def _read_header(file: BinaryIO, head: bytes, sample_bytes: int) -> _Header:
     def numbers(offset: int) -> list[float]:
         return [float(cell.replace(",", ".")) for cell in column(offset, 8)]
 
+    samples = [int(cell) for cell in column(216, 8)]
+    if min(samples) < 0 or int(head[184:192]) < 256 * (n + 1):
+        raise ValueError(
+            f"{int(head[184:192])} bytes of headers for {n} signals, of {min(samples)} samples a "
+            "record or more"
+        )
     return _Header(
         header_bytes=int(head[184:192]),
         n_records=int(head[236:244]),
         record_s=float(head[244:252]),
         sample_bytes=sample_bytes,
         labels=column(0, 16),
-        samples=[int(cell) for cell in column(216, 8)],
+        samples=samples,
         physical=list(zip(numbers(104), numbers(112), strict=True)),
         discontinuous=head[192:236].startswith((b"EDF+D", b"BDF+D")),
     )

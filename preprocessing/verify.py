@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from neurofm.errors import SourceError
-from neurofm.preprocessing.brainvision import verify_brainvision
+from neurofm.preprocessing.brainvision import brainvision_parts, verify_brainvision
 from neurofm.preprocessing.curry import curry_parts, verify_curry
 from neurofm.preprocessing.edf import verify_edf
 from neurofm.preprocessing.fif import verify_fif, verify_fif_gz
@@ -75,9 +74,6 @@ def _is_matlab(head: bytes) -> bool:
     )
 
 
-_BV_KEY = re.compile(r"^(DataFile|MarkerFile)\s*=\s*(.+?)\s*$", re.MULTILINE)
-
-
 def companions(path: Path) -> list[Path]:
     """Files that belong to a recording and are read with it, there or not.
 
@@ -90,15 +86,17 @@ def companions(path: Path) -> list[Path]:
     -------
     list of Path
         For a folder, every file in it.
+
+    Raises
+    ------
+    SourceError
+        If it names what cannot be a file beside it.
     """
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
     name = path.name.lower()
     if name.endswith((".vhdr", ".ahdr")):
-        text = path.read_text(encoding="latin-1")
-        stem = path.name[: -len(path.suffix)]
-        names = [value.replace("$b", stem) for _, value in _BV_KEY.findall(text)]
-        return [path.with_name(Path(value).name) for value in names]
+        return list(brainvision_parts(path).values())
     if name.endswith(_CURRY):
         return [part for part in curry_parts(path) if part != path]
     if name.endswith(".set") and path.with_suffix(".fdt").is_file():

@@ -5,6 +5,7 @@ import pytest
 from neurofm.errors import SourceError
 from neurofm.preprocessing.brainvision import verify_brainvision
 from neurofm.preprocessing.read import open_raw
+from neurofm.preprocessing.verify import companions
 
 HFO = "ieeg/hfo_bids/sub-01/ses-interictalsleep/ieeg/sub-01_ses-interictalsleep_run-01_ieeg.vhdr"
 TINY = "bids/tiny_bids/sub-01/ses-eeg/eeg/sub-01_ses-eeg_task-rest_eeg.vhdr"
@@ -14,6 +15,14 @@ def written(folder, said, samples, data="x.eeg"):
     header = f"Brain Vision Data Exchange Header File Version 1.0\nDataFile={data}\n"
     (folder / "x.vhdr").write_text(header + f"[Binary Infos]\nBinaryFormat={said}\n")
     (folder / "x.eeg").write_bytes(samples.tobytes())
+    return folder / "x.vhdr"
+
+
+def saved(folder, make_signal):
+    """A recording of two channels as BrainVision."""
+    info = mne.create_info(["Cz", "Pz"], 256, "eeg")
+    raw = mne.io.RawArray(make_signal(2, 2, 256, 0), info, verbose="error")
+    mne.export.export_raw(folder / "x.vhdr", raw, verbose="error")
     return folder / "x.vhdr"
 
 
@@ -95,3 +104,36 @@ def test_a_file_shorter_than_its_number_of_points_is_refused(recorded):
         SourceError, match="cut short: the header promises sample 2600, 2560 samples"
     ):
         open_raw(recorded)
+
+
+def test_a_header_without_markers_is_whole(tmp_path, make_signal):
+    path = saved(tmp_path, make_signal)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("MarkerFile")))
+    verify_brainvision(path)
+    assert companions(path) == [tmp_path / "x.eeg"]
+
+
+def test_an_empty_entry_does_not_take_the_next_line_for_a_file(tmp_path, make_signal):
+    path = saved(tmp_path, make_signal)
+    path.write_text(path.read_text().replace("MarkerFile=x.vmrk", "MarkerFile="))
+    assert companions(path) == [tmp_path / "x.eeg"]
+
+
+@pytest.mark.parametrize("name", ["Müller.eeg", "./x 1.eeg"])
+def test_names_of_files_are_read_as_they_are_written(tmp_path, make_signal, name):
+    path = saved(tmp_path, make_signal)
+    (tmp_path / "x.eeg").rename(tmp_path / name)
+    path.write_text(path.read_text().replace("DataFile=x.eeg", f"DataFile={name}"))
+    assert companions(path)[0].is_file()
+    open_raw(path)
+
+
+@pytest.mark.parametrize("name", [".", "..", "C:\\rec\\x.eeg", "/etc/passwd", "a/x.eeg", "x" * 300])
+def test_what_is_no_file_beside_the_header_is_refused(tmp_path, make_signal, name):
+    path = saved(tmp_path, make_signal)
+    path.write_text(path.read_text().replace("DataFile=x.eeg", f"DataFile={name}"))
+    told = r"x\.vhdr: DataFile in the header is '.*', which is no file beside it\n.*its name alone"
+    for reading in (verify_brainvision, companions, open_raw):
+        with pytest.raises(SourceError, match=told):
+            reading(path)

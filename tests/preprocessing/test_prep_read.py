@@ -1,4 +1,5 @@
 import gzip
+import re
 import shutil
 import struct
 
@@ -56,6 +57,32 @@ def test_a_rate_of_zero_is_repaired_by_the_time_between_samples(test_data, endin
     raw, facts = open_raw(test_data / "broken" / "curry_sfreq_0" / f"test_sfreq_0.{ending}")
     assert raw.info["sfreq"] == 500
     assert any("header is 0 Hz; 500 Hz follow from the 2000 micros" in n for n in facts.notes)
+
+
+@pytest.mark.parametrize("said", ["-", "+e", "1.2.3", "nan", "two"])
+@pytest.mark.parametrize("key", ["SampleFreqHz", "SampleTimeUsec"])
+def test_a_rate_that_is_no_number_is_refused(tmp_path, test_data, key, said):
+    for part in (test_data / "broken" / "curry_sfreq_0").iterdir():
+        shutil.copy(part, tmp_path / part.name)
+    header = tmp_path / "test_sfreq_0.dap"
+    text = header.read_text(encoding="latin-1")
+    header.chmod(0o644)
+    header.write_text(re.sub(rf"({key}\s*=).*", rf"\g<1>  {said}", text), encoding="latin-1")
+    told = rf"{key} in 'test_sfreq_0\.dap' is '{re.escape(said)}', which is not a number\n.*true"
+    with pytest.raises(SourceError, match=told):
+        open_raw(header)
+
+
+@pytest.mark.parametrize(("place", "said"), [(184, b"0       "), (184, b"-512    "), (688, b"-1")])
+def test_sizes_below_zero_in_an_edf_header_are_refused(tmp_path, write_edf, place, said):
+    path = write_edf(tmp_path / "a.edf", names=["Cz", "Pz"])
+    data = bytearray(path.read_bytes())
+    data[place : place + len(said)] = said
+    path.write_bytes(data)
+    with pytest.raises(
+        SourceError, match=r"a\.edf: the EDF header is damaged: .* bytes of headers"
+    ):
+        open_raw(path)
 
 
 def test_a_rate_of_zero_that_nothing_else_tells_is_refused(tmp_path, test_data):
