@@ -10,6 +10,7 @@ from pathlib import Path
 
 from neurofm.errors import NeurofmError
 from neurofm.preprocessing.mirror import MANIFEST
+from neurofm.preprocessing.naming import relative_to
 from neurofm.preprocessing.roles import FOLDERS, has_known_extension, not_its_own
 from neurofm.preprocessing.sources import Found, SourceConfig
 
@@ -55,9 +56,9 @@ def account(root: Path, found: Sequence[Found]) -> list[Found]:
         if real in named:
             continue
         role, reason = (COMPANION, why[real]) if real in why else _role(path)
-        relative = Path(os.path.relpath(path, root)).as_posix()
+        shown = relative_to(path, root)
         out.append(
-            Found(path=path, relative=relative, source=SourceConfig(), skipped=reason, role=role)
+            Found(path=path, relative=shown, source=SourceConfig(), skipped=reason, role=role)
         )
     return out
 
@@ -94,8 +95,13 @@ def _role(path: Path) -> tuple[str, str]:
     for kind, endings in _KINDS.items():
         if name.endswith(endings):
             return OTHER, f"no recording: {kind}, which no source asks for"
-    if _is_text(path):
-        return OTHER, "no recording: text"
+    if not path.is_file():
+        return OTHER, "no recording: a broken link" if path.is_symlink() else "no file: not opened"
+    try:
+        if _is_text(path):
+            return OTHER, "no recording: text"
+    except OSError as error:
+        return OTHER, f"cannot be read: {error.strerror or error}"
     return "", "of no format that is known, and no source asks for it"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 from neurofm.errors import ConfigError, SourceError
 from neurofm.signals import Entities
@@ -143,3 +145,26 @@ def _by_bids(relative: str) -> dict[str, str]:
         if values:
             found[field] = values[-1]
     return found
+
+
+def relative_to(path: Path, root: Path) -> str:
+    """Return the way from `root` to a file, with forward slashes, as a table can hold it."""
+    way = Path(os.path.relpath(path, root)).as_posix()
+    return os.fsencode(way).decode("utf-8", "backslashreplace")
+
+
+def require_text(name: str) -> None:
+    """Refuse the name of a file that is not text: Unix allows any bytes, tables do not.
+
+    Raises
+    ------
+    SourceError
+        If it is not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise SourceError(
+            f"{shown}: its name is not UTF-8, and no table can hold it", hint="rename it"
+        ) from None

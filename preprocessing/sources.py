@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,15 @@ from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.channels import ChannelType
 from neurofm.preprocessing.events import EventsConfig, companion_path
 from neurofm.preprocessing.moabb import MoabbReader
-from neurofm.preprocessing.naming import FIELDS, entities_of, matches, pattern_regex
-from neurofm.preprocessing.read import AutoReader
+from neurofm.preprocessing.naming import (
+    FIELDS,
+    entities_of,
+    matches,
+    pattern_regex,
+    relative_to,
+    require_text,
+)
+from neurofm.preprocessing.read import READER_FAILURES, AutoReader
 from neurofm.preprocessing.readers import AnyReader
 from neurofm.preprocessing.roles import not_its_own, walk
 from neurofm.preprocessing.sss import SssConfig
@@ -245,8 +251,7 @@ def _of_folder(root: Path, dataset: str, source: SourceConfig) -> list[Found]:
         asked = matches(inside, source.include) if source.include else source.reader.claims(inside)
         if not asked or matches(inside, source.exclude):
             continue
-        relative = Path(os.path.relpath(path, root)).as_posix()
-        item = Found(path=path, relative=relative, source=source)
+        item = Found(path=path, relative=relative_to(path, root), source=source)
         if why := not_its_own(path):
             # a companion that nobody asked for by name deserves no row
             if source.include:
@@ -254,15 +259,26 @@ def _of_folder(root: Path, dataset: str, source: SourceConfig) -> list[Found]:
             continue
         try:
             found += _named(item, inside, dataset)
-        except SourceError as error:
+        except NeurofmError as error:
             found.append(replace(item, problem=error))
     return found or [_nothing(folder, source)]
 
 
 def _named(item: Found, inside: str, dataset: str) -> list[Found]:
     """Return what a file holds, each with its entities."""
+    require_text(inside)
+    if item.path.exists() and not (item.path.is_file() or item.path.is_dir()):
+        raise SourceError(f"{item.path}: a device, pipe or socket, not a file", hint="exclude it")
     source = item.source
-    parts = source.reader.parts(item.path)
+    try:
+        parts = source.reader.parts(item.path)
+    except NeurofmError:
+        raise
+    except READER_FAILURES as error:
+        raise SourceError(
+            f"{item.path}: what it holds cannot be read: {type(error).__name__}: {error}",
+            hint="the file is probably damaged; get it again, or exclude it",
+        ) from error
     given = {name: value for name in FIELDS if (value := getattr(source, name))}
 
     def entities(told: dict[str, str]) -> Entities:

@@ -132,17 +132,23 @@ def _attempt(task: Task) -> Outcome:
     except NeurofmError as error:
         return Outcome(error=error, details=details)
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            return _unexpected(task, error, details)
-        problem = StoreUnwritable(
-            f"{task.store} cannot be written: {error}",
-            hint="free space, or choose another path; what is complete there is untouched",
-        )
-        return Outcome(error=problem, details=details)
+        return Outcome(error=_refused(task, error), details=details)
     # one recording must not take the batch with it, whatever its bytes made a library do
     except Exception as error:  # noqa: BLE001
         return _unexpected(task, error, details)
     return Outcome(row=row, details=details)
+
+
+def _refused(task: Task, error: OSError) -> NeurofmError:
+    if error.errno in _UNWRITABLE:
+        return StoreUnwritable(
+            f"{task.store} cannot be written: {error}",
+            hint="free space, or choose another path; what is complete there is untouched",
+        )
+    return SourceError(
+        f"{task.path}: cannot be read: {error}",
+        hint="is the file still there, may it be read, and is its disk sound?",
+    )
 
 
 def _unexpected(task: Task, error: Exception, details: dict[str, Any]) -> Outcome:

@@ -156,11 +156,12 @@ def test_paths_may_be_relative(raw, make_config, tmp_path, monkeypatch):
 
 
 def test_a_file_that_hangs_is_refused_with_the_limit(raw, make_config):
-    os.mkfifo(raw / "sub-4.con")  # nobody writes into it
+    (raw / "sub-4.vhdr").write_text("DataFile=sub-4.eeg\n")
+    os.mkfifo(raw / "sub-4.eeg")  # nobody writes into it
     result = run(make_config(workers=2, timeout_s=2))
-    row = rows_of(result).loc["sub-4.con"]
+    row = rows_of(result).loc["sub-4.vhdr"]
     assert (row.status, row.error) == ("refused", "TimedOut")
-    assert "sub-4.con: it took longer than 2 s" in row.reason
+    assert "sub-4.vhdr: it took longer than 2 s" in row.reason
     assert (result.report["status"] == "kept").sum() == 3
 
 
