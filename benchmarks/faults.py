@@ -94,6 +94,7 @@ def damage(
     for base in kinds:
         base.write(sound / base.name / "0")
     truth = _sizes(open_store(_run(kinds, sound, folder / "truth", count)))
+    count.faults += [f"{b.name}: not kept though undamaged" for b in kinds if b.name not in truth]
     count.seconds = 0.0
     rng = np.random.default_rng(seed)
     for start in range(0, n, BATCH):
