@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, summary) in SELF_CONTAINED.items():
         _add_overrides(commands.add_parser(name, help=summary))
     _add_inspect(commands.add_parser("inspect", help="what a store or a checkpoint holds"))
+    _add_codes(commands.add_parser("codes", help="a tokenizer's codes, once, into its stores"))
     _add_store_commands(commands)
     return parser
 
@@ -85,6 +86,14 @@ def _add_store_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     audit.add_argument("--names-only", action="store_true", help="compare names and file hashes")
 
 
+def _add_codes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tokenizer", help="folder that `neurofm tokenize` wrote")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="folder or URL")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--dry-run", action="store_true", help="print what is missing and stop")
+    parser.add_argument("--remove", action="store_true", help="delete the tokenizer's codes")
+
+
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change the config")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -112,6 +121,15 @@ def _inspect(args: argparse.Namespace) -> tuple[str, int]:
     return inspect(args.path, **wanted), 0
 
 
+def _codes(args: argparse.Namespace) -> tuple[str, int]:
+    from neurofm.tokenizers.codes import codes
+
+    found = codes(
+        args.tokenizer, args.stores, device=args.device, dry_run=args.dry_run, remove=args.remove
+    )
+    return found, 0
+
+
 def _merge(args: argparse.Namespace) -> tuple[str, int]:
     from neurofm.store.merge import merge
 
@@ -135,6 +153,7 @@ def _audit(args: argparse.Namespace) -> tuple[str, int]:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[str, int]]] = {
     "inspect": _inspect,
+    "codes": _codes,
     "merge": _merge,
     "remove": _remove,
     "audit": _audit,

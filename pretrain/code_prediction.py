@@ -61,7 +61,7 @@ class CodePrediction(nn.Module):
         self.config = config
         self.encoder = encoder
         # not a module of its own: it is the encoder's
-        self.codes, self.sites = tokenizer.codes, tokenizer.sites
+        self.codes, self.sites, self.stored = tokenizer.codes, tokenizer.sites, tokenizer.stored
         self.shape = tokenizer.code_shape
         self.predict = nn.Linear(encoder.width, math.prod(self.shape))
 
@@ -81,8 +81,7 @@ class CodePrediction(nn.Module):
             The total is a share of what guessing costs. Terms: ``accuracy`` of the first level,
             and ``hidden_share``.
         """
-        with torch.no_grad():
-            codes = self.codes(batch)  # (B, S, P, M, Q)
+        codes = self._targets(batch)  # (B, S, P, M, Q)
         hide = self._hide(self.sites(batch), codes.shape[2], generator)
         encoded = self.encoder(batch, hide).content[hide]  # (N, D)
         scores = self.predict(encoded).float().unflatten(-1, self.shape)  # (N, M, Q, K)
@@ -93,6 +92,14 @@ class CodePrediction(nn.Module):
             total=loss,
             terms={"accuracy": right.float().mean(), "hidden_share": hide.float().mean()},
         )
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch) -> Tensor:
+        """Return the codes, in single precision also where the encoder is trained in half."""
+        if (codes := self.stored(batch)) is not None:
+            return codes
+        with torch.autocast(batch.signal.device.type, enabled=False):
+            return self.codes(batch)
 
     def _hide(self, sites: Tensor, n_patches: int, generator: Generator) -> Tensor:
         """Return what to hide of `sites` (B, S) that are present, bool (B, S, P).

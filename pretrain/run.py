@@ -12,6 +12,7 @@ from pydantic import Field
 from neurofm import checkpoint
 from neurofm.config import Config, digest_of
 from neurofm.contract import SignalContract
+from neurofm.data.codes import ReadersWithCodes
 from neurofm.data.loader import training_loader
 from neurofm.data.plan import LoaderConfig
 from neurofm.data.several import SeveralReaders, digest_of_recordings, subjects_seen
@@ -20,7 +21,8 @@ from neurofm.errors import ConfigError, TrainingError
 from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.report.progress import progress
-from neurofm.store.reader import open_store
+from neurofm.store.reader import Store, open_store
+from neurofm.tokenizers.codes import stored_codes
 from neurofm.tokenizers.saved import SavedTokenizer, load_tokenizer, put_into
 from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.tokenizers.trainable import is_trainable
@@ -50,6 +52,10 @@ class PretrainConfig(Config):
     tokenizer_from : str, optional
         A folder that ``neurofm tokenize`` wrote: the encoder's tokenizer, which must be of the
         same architecture, starts from its weights, or keeps them where it is frozen.
+    codes : "compute" or "stored"
+        ``stored`` reads the codes of `tokenizer_from`, which must be frozen, from the stores, where
+        ``neurofm codes`` has put them, instead of computing them for every batch: the same run,
+        faster. Windows must be cut on the ``grid``.
     encoder, objective, loader, optim
         The parts.
     steps : int
@@ -70,6 +76,7 @@ class PretrainConfig(Config):
     stores: tuple[str, ...] = Field(min_length=1)
     folder: str
     tokenizer_from: str | None = None
+    codes: Literal["compute", "stored"] = "compute"
     encoder: EncoderConfig
     objective: ObjectiveConfig = Field(default_factory=MaskedReconstructionConfig)
     loader: LoaderConfig = Field(default_factory=LoaderConfig)
@@ -174,9 +181,9 @@ class _Data:
         for path, other in others:
             store.contract.require_same(other.contract, first, path)
         self.contract: SignalContract = store.contract
-        self.reader = SeveralReaders(stores)
         where = config.tokenizer_from
         self.tokenizer = None if where is None else load_tokenizer(where)
+        self.reader = _reader(config, stores, self.tokenizer)
         settings = config.encoder.tokenizer.fitted(
             self.reader,
             self.reader.index["recording_id"],
@@ -194,6 +201,28 @@ class _Data:
             "config": _run_digest(config, self.tokenizer),
             "data": digest_of_recordings(self.reader.index),
         }
+
+
+def _reader(
+    config: PretrainConfig, stores: dict[str, Store], tokenizer: SavedTokenizer | None
+) -> SeveralReaders:
+    """Return the stores as one, with the codes of their windows where they are to be read."""
+    if config.codes == "compute":
+        return SeveralReaders(stores)
+    if tokenizer is None or not getattr(config.encoder.tokenizer, "frozen", True):
+        raise ConfigError(
+            "codes: stored reads what a frozen tokenizer has made: tokenizer_from is "
+            f"{config.tokenizer_from}, encoder.tokenizer is {config.encoder.tokenizer.name}",
+            hint="give tokenizer_from and set encoder.tokenizer.frozen, or set codes: compute",
+        )
+    if config.loader.cut != "grid":
+        raise ConfigError(
+            f"codes: stored knows windows on the grid, and loader.cut is {config.loader.cut}",
+            hint="set loader.cut to grid, or codes to compute",
+        )
+    return ReadersWithCodes(
+        stores, {path: stored_codes(store, tokenizer) for path, store in stores.items()}
+    )
 
 
 def _encoder(config: PretrainConfig, data: _Data) -> Encoder:
@@ -215,7 +244,9 @@ def _run_digest(config: PretrainConfig, tokenizer: SavedTokenizer | None) -> str
     """Digest of all that decides the weights: not where they go, nor how fast."""
     values = config.to_dict()
     values["tokenizer_from"] = tokenizer and tokenizer.digest
-    for key in ("folder", "resume", "snapshot_every", "stores", "accelerator", "threads"):
+    for key in (
+        "folder", "resume", "snapshot_every", "stores", "accelerator", "threads", "codes",
+    ):  # fmt: skip
         values.pop(key)
     values["loader"] = config.loader.order()
     return digest_of(values)

@@ -204,11 +204,15 @@ class BrainTokenizer(CodedTokenizer):
         shown = present.any(-1)
         # a window without channels looks at its padding, which is zero, and is not shown
         seen = present | ~shown[:, None]
-        signal = batch.signal.masked_fill(~present[..., None], 0.0).to(dtype)
         sensors = self._sensors(batch, dtype)
-        sources = self.content.sources(self.patches(signal), sensors, seen)  # (B, S, P, M, E)
-        if self.discrete:
-            sources = self.content.quantise(sources).content
+        codes = self.stored(batch) if self.discrete else None
+        if codes is not None:  # what they stand for: nothing has to be encoded
+            sources = self.content.codes.lookup(codes)  # (B, S, P, M, E)
+        else:
+            signal = batch.signal.masked_fill(~present[..., None], 0.0).to(dtype)
+            sources = self.content.sources(self.patches(signal), sensors, seen)
+            if self.discrete:
+                sources = self.content.quantise(sources).content
         n_patches = sources.shape[2]
         present = shown[:, None, None].expand(-1, sources.shape[1], n_patches)
         content = self.project(sources.flatten(3)).masked_fill(~present[..., None], 0.0)

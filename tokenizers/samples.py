@@ -17,7 +17,7 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.nn.levels import MuLaw, Quantiles
 from neurofm.nn.sample_codes import RecurrentName, SampleCodec, SampleEncoder
-from neurofm.signals import Batch
+from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.patch import PatchConfig
 from neurofm.tokenizers.sample_coders import AnnealedCoder, QuantileCoder, SampleCoder
@@ -244,6 +244,21 @@ class SampleTokenizer(CodedTokenizer):
     def code_shape(self) -> tuple[int, int, int]:
         """Codes of a token: moments, levels of each, and how many codes a level has."""
         return self.patch_len, 1, self.content.coder.n_codes
+
+    def forward(self, batch: Batch) -> Grid:
+        """Make tokens; as `Tokenizer.forward`, from stored codes where the batch has them."""
+        if (codes := self.stored(batch)) is None:
+            return super().forward(batch)
+        self._check(batch)
+        present = batch.present[..., None].expand(codes.shape[:3])
+        return Grid(
+            content=self.of_codes(codes).masked_fill(~present[..., None], 0.0),
+            place=self.place.of(batch, self.patch_len / self.sfreq, codes.shape[2]),
+            present=present,
+            position=batch.position,
+            located=batch.located,
+            whole=batch.whole,
+        )
 
     def codes(self, batch: Batch) -> Tensor:
         """Return the codes of a batch, shape (B, C, P, L, 1)."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from neurofm.errors import SignalError
 from neurofm.signals import Batch
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.patch import Tokenizer
@@ -29,6 +30,26 @@ class CodedTokenizer(Tokenizer, ABC):
     @abstractmethod
     def code_shape(self) -> tuple[int, int, int]:
         """Codes of a token, M and Q, and how many codes a level has."""
+
+    def stored(self, batch: Batch) -> Tensor | None:
+        """Return the codes that a batch carries, (B, S, P, M, Q); None without, or if they move.
+
+        Raises
+        ------
+        SignalError
+            If they have another shape than this tokenizer's.
+        """
+        if batch.codes is None or not self.frozen:
+            return None
+        n_windows, n_sites = self.sites(batch).shape
+        n_moments, n_levels, _ = self.code_shape
+        shape = (n_windows, n_sites, self.n_patches(batch.signal.shape[-1]), n_moments, n_levels)
+        if batch.codes.shape != shape:
+            raise SignalError(
+                f"batch: codes have shape {tuple(batch.codes.shape)}, this tokenizer's are {shape}",
+                hint="they were computed by another tokenizer",
+            )
+        return batch.codes.long()
 
     @abstractmethod
     def codes(self, batch: Batch) -> Tensor:

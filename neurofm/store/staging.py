@@ -60,6 +60,49 @@ def staged(store: Location, recording_id: str) -> Iterator[Path]:
 
 
 @contextmanager
+def staged_array(store: Location, recording_id: str, name: str) -> Iterator[Path]:
+    """Give a local folder to build an array in, which is in a recording when the block ends.
+
+    One that is there already is replaced.
+
+    Parameters
+    ----------
+    store : Path or RemotePath
+        The store.
+    recording_id : str
+        A recording in it.
+    name : str
+        Name of the array.
+
+    Raises
+    ------
+    StoreError
+        If there is no such recording.
+    StoreUnwritable
+        If it cannot be written.
+    """
+    group = recording_path(store, recording_id)
+    final = group / name
+    try:
+        if not exists(group):
+            raise StoreError(f"no recording {recording_id!r} in {store}, to put {name} beside")
+        with _aside(store if isinstance(store, Path) else Path(tempfile.gettempdir())) as folder:
+            yield folder
+            folder.chmod(0o755)
+            if isinstance(final, RemotePath):
+                _upload(folder, final)
+            else:
+                shutil.rmtree(final, ignore_errors=True)
+                folder.rename(final)
+                sync_folder(final.parent)
+    except OSError as error:
+        raise StoreUnwritable(
+            f"{name} of {recording_id} cannot be written to {store}: {error}",
+            hint="free space or choose another path; what is complete there is untouched",
+        ) from None
+
+
+@contextmanager
 def _aside(place: Path) -> Iterator[Path]:
     """Make a folder that is gone when the block ends, unless it has another name by then.
 
