@@ -38,14 +38,23 @@ def encode_packed(backbone: nn.Module, grid: Grid) -> Grid:
     if isinstance(backbone, Transformer):
         x = backbone.mix(packing.take(grid.tokens), packing)
         return grid.evolve(content=packing.put(x, grid.content))
-    content, start = torch.zeros_like(grid.content), 0
+    return _in_buckets(backbone, grid, packing)
+
+
+def _in_buckets(backbone: nn.Module, grid: Grid, packing: Packing) -> Grid:
+    content, present, start = [], [], 0
     for n, size in packing.buckets:
         index = packing.index[start : start + n * size].unflatten(0, (n, size))
         found = _encode(backbone, _sites(grid, index))
-        content = content.flatten(0, 1).index_copy(0, index.flatten(), found.content.flatten(0, 1))
-        content = content.unflatten(0, grid.present.shape[:2])
+        content.append(found.content.flatten(0, 1))
+        present.append(found.present.flatten(0, 1))
         start += n * size
-    return grid.evolve(content=content)
+    if not content:
+        return grid.evolve(content=torch.zeros_like(grid.content))
+    return grid.evolve(
+        content=packing.put(torch.cat(content)[None], grid.content),
+        present=packing.put(torch.cat(present)[None], grid.present),
+    )
 
 
 def _encode(backbone: nn.Module, grid: Grid) -> Grid:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from neurofm.backbones.mamba import MambaConfig
+from neurofm.backbones.pyramid import PyramidConfig
 from neurofm.backbones.transformer import TransformerConfig
 
-BACKBONES = {"transformer": TransformerConfig, "mamba": MambaConfig}
+BACKBONES = {"transformer": TransformerConfig, "mamba": MambaConfig, "pyramid": PyramidConfig}
 
 
 def _name(values: Any) -> Any:
@@ -20,6 +21,8 @@ def _name(values: Any) -> Any:
 
 
 BackboneConfig = Annotated[
-    Annotated[TransformerConfig, Tag("transformer")] | Annotated[MambaConfig, Tag("mamba")],
+    Annotated[TransformerConfig, Tag("transformer")]
+    | Annotated[MambaConfig, Tag("mamba")]
+    | Annotated[PyramidConfig, Tag("pyramid")],
     Discriminator(_name),
 ]

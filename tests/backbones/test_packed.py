@@ -6,6 +6,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from neurofm.backbones.mamba import MambaConfig
 from neurofm.backbones.packed import encode_packed
+from neurofm.backbones.pyramid import PyramidConfig
 from neurofm.backbones.transformer import TransformerConfig
 from neurofm.nn import packing as packing_module
 from neurofm.nn.attention import ATTENTIONS
@@ -23,6 +24,7 @@ BACKBONES = {
     "causal": TransformerConfig(**SMALL, attention="full", causal=True),
     "post": TransformerConfig(**SMALL, norm_place="post"),
     "mamba": MambaConfig(depth=1, mixer=MIXER, scan="site_within_time"),
+    "pyramid": PyramidConfig(n_heads=2, layers=[{"sites": True}, {"group": 2, "n_out": 3}]),
     "hybrid": MambaConfig(**SMALL, mixer=MIXER, attention_every=2, scan="per_site"),
 }
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
@@ -60,13 +62,29 @@ def window_alone(grid, window):
 @torch.no_grad()
 def test_packed_windows_are_encoded_as_each_alone(name):
     backbone, grid = build(name), mixed_grid()
-    packed = encode_packed(backbone, grid).content
+    found = encode_packed(backbone, grid)
+    packed = found.content
     for window, n in enumerate(SITES):
         alone, here = window_alone(grid, window)
         if n:
             expected = backbone(alone).content[0]
             torch.testing.assert_close(packed[window, here], expected, atol=1e-5, rtol=1e-5)
-        assert not packed[window, ~here].any()
+            assert torch.equal(found.present[window, here], backbone(alone).present[0])
+        assert not packed[window, ~here].any() and not found.present[window, ~here].any()
+
+
+@every_backbone
+@torch.no_grad()
+def test_packs_go_through_mixed_and_half_precision(name):
+    backbone, grid = build(name), mixed_grid()
+    single = backbone(grid).content
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = encode_packed(backbone, grid.evolve(content=grid.content.bfloat16())).content
+    halves = grid.evolve(content=grid.content.bfloat16(), place=grid.place.bfloat16())
+    half = encode_packed(backbone.bfloat16(), halves).content
+    scale = single.abs().mean()
+    for found in (mixed, half):
+        assert (found.float() - single).abs().mean() < 0.05 * scale
 
 
 @every_backbone
@@ -80,6 +98,7 @@ def test_packed_windows_teach_what_masked_ones_do(name):
     torch.testing.assert_close(grads[1], grads[0], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("name", ["full", "causal", "criss_cross", "sites"])
 @torch.no_grad()
 def test_one_call_with_a_block_diagonal_mask_is_the_same_as_a_call_a_bucket(name, monkeypatch):

@@ -29,6 +29,14 @@ VARIANTS = {
         "per_site": {"depth": 1, "mixer": MAMBA2, "scan": "per_site", "norm_place": "post"},
         "hybrid": {"depth": 3, "mixer": MAMBA2, "attention_every": 2, "n_heads": 4},
     },
+    "pyramid": {
+        "past": {"n_heads": 4, "layers": [{}, {"group": 2, "near": 2, "sites": True}]},
+        "both_sides": {
+            "n_heads": 4,
+            "causal": False,
+            "layers": [{"sites": True}, {"group": 4, "near": 2}],
+        },
+    },
 }
 MIXERS = [(b, v) for b in BACKBONES for v in VARIANTS[b]]
 TABLE = [(t, *mixer) for t, mixer in itertools.product(TOKENIZERS, MIXERS)]

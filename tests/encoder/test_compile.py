@@ -23,6 +23,7 @@ MIXERS = {
     "sites": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "sites"},
     "causal": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "full", "causal": True},
     "factorised": {"name": "transformer", "depth": 2, "n_heads": 4, "attention": "factorised"},
+    "pyramid": {"name": "pyramid", "n_heads": 4, "layers": [{"group": 2, "near": 2, "sites": True}]},
     "mamba_1": {"name": "mamba", "depth": 1, "mixer": {"name": "mamba1", "d_state": 4}},
     "mamba_2": {"name": "mamba", "depth": 1, "mixer": MAMBA2},
     "hybrid": {
