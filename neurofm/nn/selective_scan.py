@@ -12,7 +12,7 @@ B windows, L steps, D channels, N state, G groups of channels that share B and C
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,8 @@ from torch import Tensor
 from neurofm.errors import SignalError
 from neurofm.nn.kernels import scan_kernel
 
-# States of one stretch, 4 MB in three arrays. Shorter ones are as fast on an idle machine, but wait
-# for threads more often, which costs much where others are at work too.
-STRETCH_VALUES = 1 << 20
+# States of one stretch: three arrays of 1 MB, about what one core keeps beside it.
+STRETCH_VALUES = 1 << 18
 
 
 def selective_scan(  # noqa: PLR0913 - the operands of the original, in its order
@@ -140,13 +139,13 @@ def _per_step(value: Tensor, n_windows: int, n_steps: int) -> Tensor:
 class _Stretch:
     """One stretch of steps, (length, B, G, N, E): a view of arrays that all stretches share."""
 
-    def __init__(self, arrays: list[Tensor], steps: slice, operands: tuple[Tensor, ...]):
+    def __init__(self, arrays: list[_Array], steps: slice, operands: tuple[Tensor, ...]):
         u, delta, A, B, C = operands
         n_groups = B.shape[2]
         length = steps.stop - steps.start
-        self.decay, self.states, *rest = (array[:length] for array in arrays)
-        self.spare = rest[0] if rest else self.states
         self.steps = steps
+        self.decay, self.states, *rest = (array.first(length) for array in arrays)
+        self.spare = rest[0] if rest else self.states
         self.u, self.delta = (
             t[:, steps].transpose(0, 1).unflatten(-1, (n_groups, -1)) for t in (u, delta)
         )
@@ -156,22 +155,32 @@ class _Stretch:
 
     def run(self, state: Tensor) -> Tensor:
         """Fill `decay` and `states` from the state before; return the last state."""
-        torch.mul(self.delta[..., None, :], self.A, out=self.decay).exp_()
-        torch.mul(self.drive[..., None, :], self.B[..., None], out=self.states)
+        torch.mul(self.delta[..., None, :], self.A, out=self.decay.whole).exp_()
+        torch.mul(self.drive[..., None, :], self.B[..., None], out=self.states.whole)
         previous = state
-        for now, decay in zip(self.states.unbind(0), self.decay.unbind(0), strict=True):
-            now.addcmul_(decay, previous)
-            previous = now
+        for now, decay in zip(self.states.rows, self.decay.rows, strict=True):
+            previous = now.addcmul_(decay, previous)
         return previous
 
     def run_back(self, grad_y: Tensor, carried: Tensor) -> Tensor:
         """Fill `spare` with the gradient at each state; return what passes to before."""
-        torch.mul(self.C[..., None], grad_y[..., None, :], out=self.spare)
-        grads, decays = self.spare.unbind(0), self.decay.unbind(0)
-        grads[-1].add_(carried)
+        torch.mul(self.C[..., None], grad_y[..., None, :], out=self.spare.whole)
+        grads, decays = self.spare.rows, self.decay.rows
+        later = grads[-1].add_(carried)
         for t in range(len(grads) - 2, -1, -1):
-            grads[t].addcmul_(decays[t + 1], grads[t + 1])
-        return decays[0] * grads[0]
+            later = grads[t].addcmul_(decays[t + 1], later)
+        return decays[0] * later
+
+
+class _Array(NamedTuple):
+    """An array, and views of its rows, which take as long to make as a step takes."""
+
+    whole: Tensor
+    rows: tuple[Tensor, ...]
+
+    def first(self, length: int) -> _Array:
+        """Return the first rows."""
+        return self if length == len(self.rows) else _Array(self.whole[:length], self.rows[:length])
 
 
 def _stretches(
@@ -179,10 +188,10 @@ def _stretches(
 ) -> Iterator[tuple[int, _Stretch]]:
     u, _, A, B, _ = operands
     n_windows, n_steps = u.shape[:2]
-    size = n_windows * A.numel()
-    length = stretch_length(size)
+    length = stretch_length(n_windows * A.numel())
     shape = (min(length, n_steps), n_windows, *A.shape)
-    arrays = [u.new_empty(shape) for _ in range(n_arrays)]
+    new = [u.new_empty(shape) for _ in range(n_arrays)]
+    arrays = [_Array(array, array.unbind(0)) for array in new]
     starts = range(0, n_steps, length)
     for index in reversed(range(len(starts))) if back else range(len(starts)):
         steps = slice(starts[index], min(starts[index] + length, n_steps))
@@ -221,7 +230,7 @@ def _scan(
     for _, stretch in _stretches(operands, 2):
         before.append(now.clone(memory_format=torch.contiguous_format))
         now = stretch.run(before[-1])
-        out = torch.matmul(stretch.C[..., None, :], stretch.states)  # (length, B, G, 1, E)
+        out = torch.matmul(stretch.C[..., None, :], stretch.states.whole)  # (length, B, G, 1, E)
         y[:, stretch.steps] = out.flatten(2).transpose(0, 1)
     kept = torch.stack(before) if before else u.new_empty(0, *now.shape)
     return y, _ungrouped(now).clone(), kept
@@ -255,16 +264,16 @@ def _scan_backward(
     grouped = _grouped(A, n_groups)
     operands = (u, delta, grouped, B, C)
     carried = grad_last.unflatten(1, (n_groups, -1)).transpose(-1, -2)
-    grad_A = torch.zeros_like(grouped)
     grad_u, grad_delta, grad_B, grad_C = (
         torch.empty_like(t, memory_format=torch.contiguous_format) for t in (u, delta, B, C)
     )
+    by_A: Tensor | None = None  # summed over stretches first, over their steps at the end
     for index, stretch in _stretches(operands, 3, back=True):
         steps, first = stretch.steps, before[index]
         coming = grad_y[:, steps].transpose(0, 1).unflatten(-1, (n_groups, -1)).contiguous()
         stretch.run(first)
         carried = stretch.run_back(coming, carried)
-        states, grads = stretch.states, stretch.spare
+        decay, states, grads = (a.whole for a in (stretch.decay, stretch.states, stretch.spare))
 
         # 1. What reads the state, and what drives it.
         # (a row times a matrix: the product of a matrix and a column takes a slower path)
@@ -273,15 +282,18 @@ def _scan_backward(
         by_drive = torch.matmul(stretch.B[..., None, :], grads)[..., 0, :]
 
         # 2. What decays it: the gradient at delta A, in place of the gradient at the state.
-        grads.mul_(stretch.decay)
+        grads.mul_(decay)
         grads[0].mul_(first)
         grads[1:].mul_(states[:-1])
-        grad_A += torch.mul(grads, stretch.delta[..., None, :], out=stretch.decay).sum((0, 1))
+        if by_A is None:  # the last stretch, which alone may be shorter
+            by_A = grads.new_zeros(min(u.shape[1], stretch_length(first.numel())), *first.shape)
+        by_A[: len(grads)].addcmul_(grads, stretch.delta[..., None, :])
         by_decay = torch.mul(grads, grouped, out=states).sum(-2)
 
         grad_B[:, steps], grad_C[:, steps] = by_B.transpose(0, 1), by_C.transpose(0, 1)
         grad_u[:, steps] = (by_drive * stretch.delta).flatten(2).transpose(0, 1)
-        grad_delta[:, steps] = (by_drive * stretch.u + by_decay).flatten(2).transpose(0, 1)
+        grad_delta[:, steps] = by_decay.addcmul_(by_drive, stretch.u).flatten(2).transpose(0, 1)
+    grad_A = torch.zeros_like(grouped) if by_A is None else by_A.sum((0, 1))
     return grad_u, grad_delta, _ungrouped(grad_A), grad_B, grad_C, _ungrouped(carried)
 
 
