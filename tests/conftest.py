@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a machine that does something else meanwhile is no fault of what is tested
+settings.register_profile("neurofm", deadline=None)
+settings.load_profile("neurofm")
 
 ROOT = Path(__file__).parents[1]
 

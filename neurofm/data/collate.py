@@ -144,23 +144,24 @@ def _channels(sensors: Sequence[Sensors], shape: tuple[int, int]) -> dict[str, T
     first = sensors[0] if sensors else None
     if all(montage is first for montage in sensors):
         # most batches are of one montage, whose tensors its windows share: nobody writes into them
-        table = _known_montage(first, shape[1])
-        return {name: row.expand(shape[0], *row.shape) for name, row in table.items()}
-    tables = [_known_montage(montage, shape[1]) for montage in sensors]
-    return {name: torch.stack([table[name] for table in tables]) for name in tables[0]}
+        return _known_montage(first, *shape)
+    tables = [_known_montage(montage, 1, shape[1]) for montage in sensors]
+    return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
 
 
 # Montages by identity: to compare two by value takes longer than to build the tensors anew.
-_KNOWN: dict[tuple[int, int], tuple[Sensors | None, dict[str, Tensor]]] = {}
+_KNOWN: dict[tuple[int, int, int], tuple[Sensors | None, dict[str, Tensor]]] = {}
 
 
-def _known_montage(montage: Sensors | None, n_channels: int) -> dict[str, Tensor]:
-    key = (id(montage), n_channels)
+def _known_montage(montage: Sensors | None, n_windows: int, n_channels: int) -> dict[str, Tensor]:
+    key = (id(montage), n_windows, n_channels)
     found = _KNOWN.get(key)
     if found is None or found[0] is not montage:
         if len(_KNOWN) >= MONTAGES:
             _KNOWN.clear()
-        found = _KNOWN[key] = (montage, _of_montage(montage, n_channels))
+        table = _of_montage(montage, n_channels)
+        shared = {name: row.expand(n_windows, *row.shape) for name, row in table.items()}
+        found = _KNOWN[key] = (montage, shared)
     return found[1]
 
 

@@ -46,6 +46,8 @@ class Factors:
         clip : float, optional
             Largest magnitude.
         """
+        # told of the counts: half as many bytes, and still in the cache
+        loud = clip is not None and self._exceed(counts, clip)
         if 2 * len(self._others) > len(self.values):
             out[...] = counts
             np.multiply(out, self.values[:, None], out=out)
@@ -53,16 +55,20 @@ class Factors:
             np.multiply(counts, self._common, out=out)
             for row in self._others:
                 np.multiply(counts[row], self.values[row], out=out[row])
-        # most windows hold nothing to clip, and their counts tell it in a fifth of the time
-        if clip is not None and self._exceed(counts, clip):
+        if clip is not None and loud:
             np.clip(out, -clip, clip, out=out)
 
     def _exceed(self, counts: np.ndarray, clip: float) -> bool:
-        """Tell whether a product may be beyond `clip`; rounding is given a part in a million."""
+        """Tell whether a product may be beyond `clip`; rounding is given a part in a million.
+
+        Most windows hold nothing to clip, and two passes over their counts tell it.
+        """
         safe = clip * (1 - 1e-6)
         least = safe / self._largest
         if counts.max(initial=0) <= least and counts.min(initial=0) >= -least:
             return False
+        if not self._others:
+            return True
         limit = safe / self.values.astype(np.float64)
         high, low = counts.max(axis=1, initial=0), counts.min(axis=1, initial=0)
         return bool((high > limit).any() or (low < -limit).any())

@@ -239,8 +239,8 @@ class Store:
         return {name: i for i, name in enumerate(self._index["recording_id"])}
 
     @cached_property
-    def _montages(self) -> np.ndarray:
-        return self._index["montage"].to_numpy(object)
+    def _montages(self) -> list[str]:
+        return self._index["montage"].tolist()
 
     @cached_property
     def _lengths(self) -> np.ndarray:
