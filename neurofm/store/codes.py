@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,13 +30,16 @@ from neurofm.store.layout import (
     sync_folder,
     write_metadata,
 )
-from neurofm.store.reader import KNOWN_ARRAYS, Store
 from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.shard import write_shard
 from neurofm.store.staging import staged_array
 from neurofm.store.windows import ShardReader
 
+if TYPE_CHECKING:
+    from neurofm.store.reader import Store
+
 PREFIX = "codes-"
+KNOWN_ARRAYS = 4096  # some 2 kB each, and 100 bytes a window
 MOST_CODES = np.iinfo(np.int16).max + 1  # of a level
 AGAIN = "`neurofm codes TOKENIZER STORE` computes what is missing"
 
@@ -74,6 +77,11 @@ class CodesArray(SignalArray):
     windows : dict of int to int
         First sample of each window, and its number.
     """
+
+    @classmethod
+    def of(cls, path: Location, recording_id: str) -> CodesArray:
+        """Read the array's metadata from its folder."""
+        return cls(path, read_json(path / "zarr.json", recording_id), recording_id)
 
     def _parse(self, metadata: dict[str, Any]) -> None:
         about = metadata["attributes"]
@@ -149,7 +157,7 @@ class StoredCodes:
         path = self.whose.path(self.store.path, recording_id)
         if not (path / "zarr.json").is_file():
             raise self._absent([recording_id])
-        array = CodesArray(path, read_json(path / "zarr.json", recording_id), recording_id)
+        array = CodesArray.of(path, recording_id)
         for what, found, wanted in (
             ("tokenizer", array.identity, self.whose.identity),
             ("samples a window", array.n_times, self.whose.n_times),
@@ -171,6 +179,22 @@ class StoredCodes:
             if others
             else AGAIN,
         )
+
+
+def codes_of_recording(store: Location, recording_id: str) -> dict[str, CodesArray]:
+    """Return all arrays of codes of a recording, by their names.
+
+    Raises
+    ------
+    StoreError
+        If one is damaged.
+    """
+    folder = recording_path(store, recording_id)
+    return {
+        name: CodesArray.of(folder / name, recording_id)
+        for identity in sorted(identities(store, recording_id))
+        if (folder / (name := f"{PREFIX}{identity}") / "zarr.json").is_file()
+    }
 
 
 def identities(store: Location, recording_id: str) -> set[str]:

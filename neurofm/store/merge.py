@@ -11,8 +11,16 @@ from typing import Any
 
 from neurofm.errors import StoreError
 from neurofm.store.array import SignalArray
+from neurofm.store.codes import codes_of_recording
 from neurofm.store.index import as_rows, read_index
-from neurofm.store.layout import REPAIR, read_json, recording_path, sync_folder, write_synced
+from neurofm.store.layout import (
+    REPAIR,
+    read_json,
+    recording_path,
+    shard_path,
+    sync_folder,
+    write_synced,
+)
 from neurofm.store.remote import Location, RemotePath, location
 from neurofm.store.root import read_root
 from neurofm.store.staging import recordings_in, staged
@@ -187,6 +195,7 @@ def _bring(home: Location, name: str, row: Mapping[str, Any], target: Location, 
                 n_bytes += _bring_shard(source / file, folder / file, link, name)
             else:
                 write_synced(folder / file, _read(source / file, name))
+        _bring_codes(home, name, folder, link)
         for changed in ("signal/c/0", "signal/c", "signal", "."):
             sync_folder(folder / changed)
         if n_bytes != row["n_bytes"]:
@@ -195,6 +204,20 @@ def _bring(home: Location, name: str, row: Mapping[str, Any], target: Location, 
                 f"{row['n_bytes']}",
                 hint=REPAIR,
             )
+
+
+def _bring_codes(home: Location, recording_id: str, folder: Path, link: bool) -> None:
+    """Copy or link the codes that tokenizers have made of a recording."""
+    for name, array in codes_of_recording(home, recording_id).items():
+        own = folder / name
+        shard_path(own, 0).parent.mkdir(parents=True)
+        for number in range(array.grid.n_shards):
+            _bring_shard(
+                shard_path(array.path, number), shard_path(own, number), link, recording_id
+            )
+        write_synced(own / "zarr.json", _read(array.path / "zarr.json", recording_id))
+        for changed in ("c/0", "c", "."):
+            sync_folder(own / changed)
 
 
 def _bring_shard(source: Location, target: Path, link: bool, name: str) -> int:

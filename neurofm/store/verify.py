@@ -14,6 +14,7 @@ from neurofm.errors import NeurofmError
 from neurofm.sensors import SensorKind, Sensors
 from neurofm.signals import Entities
 from neurofm.store.array import SignalArray
+from neurofm.store.codes import PREFIX, codes_of_recording
 from neurofm.store.index import SCHEMA, as_rows
 from neurofm.store.layout import TEMPORARY, read_json, recording_path
 from neurofm.store.remote import Location
@@ -29,7 +30,7 @@ def verify(store: Store) -> list[str]:
     """Read every sample of every recording, and check what is known of it.
 
     Checked are the checksums of all chunks, shapes, the contract (rate, kinds), scales, units,
-    the sensors, and that the index says of a recording what its own group says.
+    the sensors, codes, and that the index says of a recording what its own group says.
 
     Parameters
     ----------
@@ -91,6 +92,12 @@ def _faults(store: Store, recording_id: str, row: Mapping[str, Any]) -> Iterator
     if units != [SensorKind(kind).unit for kind in sensors.kind]:
         yield "its units are not those of its sensors"
     _read_all(array)
+    for name, codes in codes_of_recording(store.path, recording_id).items():
+        if name != f"{PREFIX}{codes.identity}":
+            yield f"{name} says that its codes are of {codes.identity}"
+        if max(codes.windows, default=0) + codes.n_times > row["n_times"]:
+            yield f"{name} has codes of windows beyond its {row['n_times']} samples"
+        _read_all(codes)
 
 
 def _of_row(row: Mapping[str, Any], own: Mapping[str, Any], array: SignalArray) -> Iterator[str]:

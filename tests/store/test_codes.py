@@ -13,7 +13,9 @@ from neurofm.errors import StoreError, StoreUnwritable
 from neurofm.sensors import sensors_from_info
 from neurofm.signals import Entities, Recording
 from neurofm.store.codes import CodesOf, StoredCodes, drop_codes, identities, write_codes
+from neurofm.store.merge import merge
 from neurofm.store.reader import open_store
+from neurofm.store.remote import location
 from neurofm.store.remove import remove
 from neurofm.store.writer import commit, create_store, write_recording
 
@@ -24,6 +26,7 @@ STARTS = [0, 128, 256, 400]
 
 
 def make_store(path):
+    """Two recordings of 600 samples."""
     create_store(path, CONTRACT)
     draw = np.random.default_rng(0)
     rows = []
@@ -189,3 +192,45 @@ def test_sites_that_a_window_does_not_have_are_zero(path):
     codes = collate(reader, refs, 128, sfreq=64.0).codes
     assert np.array_equal(codes[0, :2], some_codes(1)[0, :2])
     assert not codes[0, 2:].any()
+
+
+def test_verification_reads_codes_too(path):
+    write_codes(path, "toy_sub-1", MINE, STARTS, some_codes())
+    assert open_store(path).verify() == []
+    write_codes(path, "toy_sub-2", MINE, [*STARTS[:3], 500], some_codes())
+    OTHER.path(path, "toy_sub-2").symlink_to(MINE.path(path, "toy_sub-2"))
+    shard = MINE.path(path, "toy_sub-1") / "c" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[20] ^= 1
+    shard.write_bytes(data)
+    problems = "\n".join(open_store(path).verify())
+    assert "toy_sub-1: chunk 0 in shard" in problems
+    assert "codes-0123456789ab has codes of windows beyond its 600 samples" in problems
+    assert "codes-ba9876543210 says that its codes are of 0123456789ab" in problems
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_codes_are_merged_with_their_recording(path, tmp_path, link):
+    write_codes(path, "toy_sub-1", MINE, STARTS, some_codes())
+    merge([path], tmp_path / "both", link=link)
+    store = open_store(tmp_path / "both")
+    assert store.verify() == []
+    stored = StoredCodes(store, MINE)
+    assert np.array_equal(stored.read_codes("toy_sub-1", 400), some_codes()[3])
+    assert not stored.has("toy_sub-2")
+
+
+def test_codes_behind_a_url_are_the_same():
+    place = location("memory://codes-store")
+    make_store(place)
+    write_codes(place, "toy_sub-1", MINE, STARTS, some_codes())
+    store = open_store(place)
+    stored = StoredCodes(store, MINE)
+    assert np.array_equal(stored.read_codes("toy_sub-1", 128), some_codes()[1])
+    assert identities(store.path, "toy_sub-1") == {MINE.identity}
+    assert store.verify() == []
+    with pytest.raises(StoreError, match=r"1 recording\(s\), such as toy_sub-2"):
+        stored.require(["toy_sub-1", "toy_sub-2"])
+    assert drop_codes(store.path, "toy_sub-1", MINE.identity)
+    assert not StoredCodes(store, MINE).has("toy_sub-1")
+    place.remove(place.files())
