@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 from numcodecs import blosc
 
 from neurofm.errors import StoreError
@@ -129,7 +129,7 @@ class SignalArray:
         n_encoded = len(data) - 4 if self.checksummed else len(data)
         try:
             if self.checksummed and not shard.verified[slot]:  # once for each time it is opened
-                checksum = google_crc32c.value(bytes(data[:n_encoded]))
+                checksum = crc32c(data[:n_encoded], gil_release_mode=1)
                 if struct.pack("<I", checksum) != data[n_encoded:]:
                     raise ValueError("its checksum does not match")
                 shard.verified[slot] = True

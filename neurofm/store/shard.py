@@ -12,8 +12,8 @@ from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 from numcodecs import Blosc
 
 from neurofm.errors import StoreError
@@ -51,12 +51,12 @@ def write_shard(path: Path, chunks: Iterable[np.ndarray], slots: int) -> int:
     with path.open("wb") as file:
         for slot, chunk in enumerate(chunks):
             data = _CODEC.encode(np.ascontiguousarray(chunk, "<i2"))
-            data += struct.pack("<I", google_crc32c.value(data))
+            data += struct.pack("<I", crc32c(data))
             file.write(data)
             entries[slot] = offset, len(data)
             offset += len(data)
         index = entries.tobytes()
-        file.write(index + struct.pack("<I", google_crc32c.value(index)))
+        file.write(index + struct.pack("<I", crc32c(index)))
         file.flush()
         os.fsync(file.fileno())
     return offset + len(index) + 4
@@ -118,7 +118,7 @@ class OpenShard:
             raise StoreError(
                 f"{name}: shard {self.path} cannot be read: {error.strerror or error}", hint=REPAIR
             ) from None
-        checksum = struct.pack("<I", google_crc32c.value(data[:-4]))
+        checksum = struct.pack("<I", crc32c(data[:-4]))
         if len(data) != n_bytes or data[-4:] != checksum:
             raise StoreError(
                 f"{name}: the index of shard {self.path} is damaged or cut off",

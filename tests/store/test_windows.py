@@ -2,10 +2,10 @@
 
 import struct
 
-import google_crc32c
 import numpy as np
 import pytest
 import zarr
+from crc32c import crc32c
 
 from neurofm.contract import SignalContract
 from neurofm.errors import StoreError
@@ -111,7 +111,7 @@ def swap_first_chunks(data, slots):
     body[start : start + a + b] = body[start + a : start + a + b] + body[start : start + a]
     index[0, 0], index[1, 0] = start + b, start
     raw = index.tobytes()
-    return bytes(body) + raw + struct.pack("<I", google_crc32c.value(raw))
+    return bytes(body) + raw + struct.pack("<I", crc32c(raw))
 
 
 @pytest.mark.parametrize("n_values", [1, 2, 5, 8])
