@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,32 +65,88 @@ class PatchConvs(nn.Module):
         Tensor, shape (B, N, F, L)
             Filters, and steps of each.
         """
+        here = None if present is None else present[:, None, :, None]
+        if self._few_samples(patches.shape[-1]):
+            return self._by_maps(patches, here)
         x = patches[:, None]  # (B, F, N, L): in one piece for norms, and for what bends
-        for conv, norm, (_, s, p) in zip(self.convs, self.norms, self.shapes, strict=True):
-            weight = conv.weight[:, :, None]  # type: ignore[index]
-            x = F.conv2d(x, weight, conv.bias, stride=(1, s), padding=(0, p))  # type: ignore[arg-type]
-            x = F.gelu(group_norm_over_window(x, norm, present))  # type: ignore[arg-type]
+        for conv, norm, (_, s, p) in self._steps():
+            x = F.conv2d(x, conv.weight[:, :, None], conv.bias, stride=(1, s), padding=(0, p))
+            x = F.gelu(group_norm_over_window(x, norm, here))
         return x.transpose(1, 2)
 
+    def _steps(self) -> Iterator[tuple[nn.Conv1d, nn.GroupNorm, tuple[int, int, int]]]:
+        return zip(self.convs, self.norms, self.shapes, strict=True)  # type: ignore[arg-type]
 
-def group_norm_over_window(x: Tensor, norm: nn.GroupNorm, present: Tensor | None) -> Tensor:
+    def _few_samples(self, patch_len: int) -> bool:
+        """Tell whether every kernel spans a third of what it runs over, or more."""
+        for k, s, p in self.shapes:
+            if patch_len > 3 * k:
+                return False
+            patch_len = (patch_len + 2 * p - k) // s + 1
+        return True
+
+    def _by_maps(self, patches: Tensor, here: Tensor | None) -> Tensor:
+        """Convolve by one matrix for all samples of a patch: more sums, but in longer rows."""
+        x = patches.transpose(1, 2)  # (B, F L, N)
+        for conv, norm, (_, s, p) in self._steps():
+            n_out = conv.out_channels
+            maps = as_maps(conv.weight, x.shape[1] // conv.in_channels, s, p)
+            x = torch.baddbmm(
+                conv.bias.repeat_interleave(len(maps) // n_out)[:, None],  # type: ignore[union-attr]
+                maps.expand(len(x), -1, -1),
+                x,
+            )
+            grouped = x.unflatten(1, (n_out, -1))  # (B, F, L, N)
+            there = None if here is None else here.transpose(2, 3)
+            x = F.gelu(group_norm_over_window(grouped, norm, there)).flatten(1, 2)
+        return x.unflatten(1, (self.n_filters, -1)).permute(0, 3, 1, 2)
+
+
+def as_maps(weight: Tensor, n_samples: int, stride: int, padding: int) -> Tensor:
+    """Return a convolution of samples as one matrix.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (F, F_in, kernel)
+        As `Conv1d` has it.
+    n_samples : int
+        L_in.
+    stride, padding : int
+        Of the convolution.
+
+    Returns
+    -------
+    Tensor, shape (F L, F_in L_in)
+        Rows and columns have filters slow, steps fast.
+    """
+    kernel = weight.shape[-1]
+    n_steps = (n_samples + 2 * padding - kernel) // stride + 1
+    first = torch.arange(n_steps, device=weight.device) * stride - padding
+    tap = torch.arange(kernel, device=weight.device)[:, None, None]
+    sample = torch.arange(n_samples, device=weight.device)
+    taps = (first[:, None] + tap == sample).to(weight.dtype)  # (kernel, L, L_in)
+    maps = (weight @ taps.flatten(1)).unflatten(-1, (n_steps, n_samples))
+    return maps.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def group_norm_over_window(x: Tensor, norm: nn.GroupNorm, here: Tensor | None) -> Tensor:
     """Normalise groups of filters by their mean and variance over all patches and steps.
 
     Parameters
     ----------
-    x : Tensor, shape (B, F, N, L)
+    x : Tensor, shape (B, F, N, L) or (B, F, L, N)
         Filters of N patches.
     norm : GroupNorm
         Gives groups, scale, offset and eps.
-    present : Tensor of bool, shape (B, N), optional
+    here : Tensor of bool, shape (B, 1, N, 1) or (B, 1, 1, N), optional
         Patches that count.
     """
-    if present is None:
+    if here is None:
         return norm(x)
     grouped = x.unflatten(1, (norm.num_groups, -1))  # (B, G, F / G, N, L)
-    here = present[:, None, None, :, None].to(x.dtype)
+    here = here[:, None].to(x.dtype)
     over = (2, 3, 4)
-    count = here.sum(over, keepdim=True) * grouped.shape[2] * grouped.shape[4]
+    count = here.expand(-1, -1, *grouped.shape[2:]).sum(over, keepdim=True)
     mean = (grouped * here).sum(over, keepdim=True) / count.clamp_min(1)
     variance = ((grouped - mean) * here).square().sum(over, keepdim=True) / count.clamp_min(1)
     x = ((grouped - mean) * (variance + norm.eps).rsqrt()).flatten(1, 2)
