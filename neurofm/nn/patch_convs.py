@@ -93,7 +93,7 @@ class PatchConvs(nn.Module):
             maps = as_maps(conv.weight, x.shape[1] // conv.in_channels, s, p)
             x = torch.baddbmm(
                 conv.bias.repeat_interleave(len(maps) // n_out)[:, None],  # type: ignore[union-attr]
-                maps.expand(len(x), -1, -1),
+                maps.expand(x.shape[0], -1, -1),
                 x,
             )
             grouped = x.unflatten(1, (n_out, -1))  # (B, F, L, N)
