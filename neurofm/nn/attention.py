@@ -210,6 +210,19 @@ class FullAttention(GridAttention):
         out = self.through_time(mix_all, self.heads(x), present, turn, past)
         return self.project_out(out.flatten(-2))
 
+    def some(self, x: Tensor, others: Tensor) -> Tensor:
+        """Return what some tokens (N, n, D) gather of all tokens (N, m, D) of their window."""
+        inner = self.project_in.out_features // 3
+        weight, bias = self.project_in.weight, self.project_in.bias
+        q = F.linear(x, weight[:inner], None if bias is None else bias[:inner])
+        kv = F.linear(others, weight[inner:], None if bias is None else bias[inner:])
+        q = q.unflatten(-1, (self.n_heads, -1))
+        k, v = kv.unflatten(-1, (2, self.n_heads, -1)).unbind(-3)
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
+        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None)
+        return self.project_out(out.transpose(1, 2).flatten(-2))
+
 
 class SiteAttention(GridAttention):
     """Tokens attend across sites, within their patch."""

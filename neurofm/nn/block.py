@@ -110,13 +110,36 @@ class Block(nn.Module):
     ) -> Tensor:
         """Mix and map tokens; arguments as in `FullAttention.forward`."""
         pack = present if isinstance(present, Packing) else None
-        if self.style.norm_place == "post":
-            gathered = self.attention(x, present, turn, past)
-            x = self.norm_attention(x + self._added(gathered, self.scale_attention, pack))
-            mapped = self.feedforward(x)
-            return self.norm_feedforward(x + self._added(mapped, self.scale_feedforward, pack))
-        gathered = self.attention(self.norm_attention(x), present, turn, past)
+        gathered = self.attention(self._before(x), present, turn, past)
+        return self._after(x, gathered, pack)
+
+    def some(self, x: Tensor, others: Tensor) -> Tensor:
+        """Return what `forward` would for some tokens, without computing the rest.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, n, D)
+            Some tokens of a window, where attention is full and knows no time.
+        others : Tensor, shape (N, m, D)
+            All tokens of the window, these among them.
+
+        Returns
+        -------
+        Tensor, shape (N, n, D)
+            These tokens after the block.
+        """
+        gathered = self.attention.some(self._before(x), self._before(others))  # type: ignore[operator]
+        return self._after(x, gathered, None)
+
+    def _before(self, x: Tensor) -> Tensor:
+        return x if self.style.norm_place == "post" else self.norm_attention(x)
+
+    def _after(self, x: Tensor, gathered: Tensor, pack: Packing | None) -> Tensor:
         x = x + self._added(gathered, self.scale_attention, pack)
+        if self.style.norm_place == "post":
+            x = self.norm_attention(x)
+            added = self._added(self.feedforward(x), self.scale_feedforward, pack)
+            return self.norm_feedforward(x + added)
         mapped = self.feedforward(self.norm_feedforward(x))
         return x + self._added(mapped, self.scale_feedforward, pack)
 

@@ -113,16 +113,20 @@ class EEGPTEncoder(nn.Module):
         Tensor, shape (B, P or P', n_summary, D)
             Summary tokens.
         """
+        x = self.tokens(patches, names, visible)
+        for block in self.blocks[:-1]:
+            x = block(x[:, None], None, None)[:, 0]
+        # of the last block, all that goes on
+        summary = self.blocks[-1].some(x[:, -len(self.summary) :], x)  # type: ignore[operator]
+        return self.norm(summary).unflatten(0, (len(patches), -1))
+
+    def tokens(self, patches: Tensor, names: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return what goes into the blocks, (B P, C + n_summary, D); arguments as in `forward`."""
         x = self.embed(patches) + self.names(names)
         if visible is not None:
             x = x.flatten(1, 2)[:, visible]
-        n_windows, n_patches, _, width = x.shape
-        summary = self.summary.expand(n_windows * n_patches, -1, width)
-        x = torch.cat((x.flatten(0, 1), summary), dim=1)[:, None]
-        for block in self.blocks:
-            x = block(x, None, None)
-        x = self.norm(x[:, 0, -len(self.summary) :])
-        return x.unflatten(0, (n_windows, n_patches))
+        x = x.flatten(0, 1)
+        return torch.cat((x, self.summary.expand(len(x), -1, -1)), dim=1)
 
 
 class EEGPTPredictor(nn.Module):

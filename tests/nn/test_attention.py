@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from neurofm.errors import ConfigError
-from neurofm.nn.attention import ATTENTIONS, CrissCrossAttention, FullAttention, attend
+from neurofm.nn.attention import (
+    ATTENTIONS,
+    AttentionStyle,
+    CrissCrossAttention,
+    FullAttention,
+    attend,
+)
+from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.cross_attention import CrossAttention
 from neurofm.nn.linear_attention import LinearAttention
 from neurofm.nn.pool import AttentionPool
@@ -116,6 +123,22 @@ def test_rotary_refuses_heads_of_an_odd_number_of_features():
 def test_criss_cross_needs_an_even_number_of_heads():
     with pytest.raises(ConfigError, match=r"halves its heads, and n_heads is 3\n.*n_heads to 4"):
         CrissCrossAttention(12, 3)
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        BlockStyle(),
+        BlockStyle(norm_place="post", layer_scale=0.3, attention=AttentionStyle(bias=False)),
+        BlockStyle(attention=AttentionStyle(qk_norm="rms", head_width=6), norm_hidden=True),
+    ],
+)
+def test_some_tokens_after_a_block_are_as_if_all_had_been_computed(style):
+    torch.manual_seed(0)
+    block, x = Block(16, 4, attention="full", hidden=20, style=style), torch.randn(3, 7, 16)
+    whole = block(x[:, None], None, None)[:, 0]
+    torch.testing.assert_close(block.some(x[:, -2:], x), whole[:, -2:])
+    torch.testing.assert_close(block.some(x, x), whole)
 
 
 def test_linear_attention_is_one_matrix_a_head_that_queries_read():
