@@ -24,7 +24,7 @@ import yaml
 from neurofm.store.reader import open_store
 
 N_RECORDINGS, N_CHANNELS, SFREQ, DURATION_S = 12, 16, 256, 120
-SMALL_DISK = "4m"  # about half of what the store takes
+FULL_ROUNDS = 3  # of a disk that holds a part of the store, another part each time
 READY_S = 60.0
 
 
@@ -46,7 +46,9 @@ def main(rounds: int = 6, seed: int = 0) -> None:
             times = killed(config, store, who, rng)
             same(store, truth, f"round {number}, kill -9 of {who}", wrong)
             print(f"round {number}: {who} killed {times} times, then completed")
-        disk_full(config, folder, truth, wrong)
+        n_bytes = sum(map(len, truth.values()))
+        for share in rng.uniform(0.2, 0.9, FULL_ROUNDS):
+            disk_full(config, folder, round(share * n_bytes), truth, wrong)
         read_only(config, folder, truth, wrong)
     print(f"{len(wrong)} wrong", *wrong, sep="\n  ")
     sys.exit(bool(wrong))
@@ -138,10 +140,12 @@ def workers_of(pid: int) -> list[int]:
     return [int(line.split()[0]) for line in lines if "preprocessing.worker" in line]
 
 
-def disk_full(config: Path, folder: Path, truth: dict[str, bytes], wrong: list[str]) -> None:
+def disk_full(
+    config: Path, folder: Path, n_bytes: int, truth: dict[str, bytes], wrong: list[str]
+) -> None:
     """Run into the end of a small disk; give it space; run again."""
     disk = folder / "disk"
-    if not mount(disk, f"size={SMALL_DISK}"):
+    if not mount(disk, f"size={n_bytes}"):
         print("disk full: not tried, no permission to mount a small disk")
         return
     try:
