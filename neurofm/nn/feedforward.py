@@ -62,6 +62,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens, shape (..., width) to (..., width)."""
+        return self.narrow(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return what `narrow` maps, shape (..., hidden)."""
         bend = _BENDS[self.activation]
         x = self.widen(x)
         if self.gated:
@@ -71,4 +75,4 @@ class FeedForward(nn.Module):
             x = bend(x)
         if self.norm is not None:
             x = self.norm(x)
-        return self.narrow(self.dropout(x))
+        return self.dropout(x)

@@ -69,6 +69,12 @@ class BIOTLayer(nn.Module):
         x = x + self.attention(self.norm_attention(x))
         return x + self.feedforward(self.norm_feedforward(x))
 
+    def mean(self, x: Tensor) -> Tensor:
+        """Return the mean of what `forward` gives, (B, D): a linear map may follow the mean."""
+        x = x + self.attention(self.norm_attention(x))
+        hidden = self.feedforward.hidden(self.norm_feedforward(x))
+        return x.mean(1) + self.feedforward.narrow(hidden.mean(1))
+
 
 class BIOT(nn.Module):
     """Encoder and classifier. Tokens are ordered by channel, then by frame.
@@ -126,7 +132,11 @@ class BIOT(nn.Module):
         Tensor, shape (B, n_out)
             Scores.
         """
-        return self.head(F.elu(self.encode(self.embed(signal, names)).mean(1)))
+        x = self.embed(signal, names)
+        *layers, last = self.layers
+        for layer in layers:
+            x = layer(x)
+        return self.head(F.elu(last.mean(x)))  # type: ignore[operator]
 
 
 # ---------------------------------------------------------------------------------------
