@@ -161,3 +161,12 @@ def test_heads_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="width 16 cannot be split into 3 heads"):
         build(n_heads=3)
     assert PyramidConfig(layers=[PyramidLayerConfig()] * 3).depth == 3
+
+
+def test_a_group_is_as_old_as_its_last_patch():
+    backbone = build({"group": 4, "near": 2})
+    queries, keys = backbone.layers[0].view(random_grid().content, backbone.rotary).turns
+    at = {name: turn[0][:, 0] for name, turn in (("query", queries), ("key", keys))}
+    # ten patches filled up to twelve; the groups end with the second, the sixth and the last
+    torch.testing.assert_close(at["key"][:3], at["query"][[1, 5, 9]])
+    torch.testing.assert_close(at["key"][5:], at["query"])
