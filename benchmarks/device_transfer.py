@@ -6,7 +6,7 @@ called. On people whom neither saw, both are asked for the second montage: from 
 channels, and from the first's. Everything else of the two is the same: layers, steps, windows, and
 that sources begin at sensors (on the head, or at the names of the first montage).
 
-    python benchmarks/device_transfer.py                        some ten minutes on one core
+    python benchmarks/device_transfer.py                        twelve minutes of one core
     python benchmarks/device_transfer.py --write                and put the table into the docs
     python benchmarks/device_transfer.py --seeds 2 --pairs eeg --steps 200
 """
@@ -76,7 +76,7 @@ class Size:
     train: int = 10
     test: int = 4
     seconds: float = 60.0
-    steps: int = 500
+    steps: int = 300
     windows: int = 14
     inner: int = 64
     n_codes: int = 256
