@@ -1,9 +1,13 @@
 """Published encoders as built here, beside braindecode's of the same size.
 
-Width, depth, heads, windows and number type are the same; dropout is off in both. Each round runs
-both, the order changing from round to round, and medians are of rounds; the ratio is the median of
-the rounds' ratios, which a busy machine spoils less; with one thread the clock is that of the
-process, which it hardly spoils at all.
+Width, depth, heads, windows and number type are the same; dropout is off in both, the forward pass
+alone is that of evaluation. Each round runs both, the order changing from round to round, and
+medians are of rounds; the ratio is the median of the rounds' ratios, which a busy machine spoils
+less; with one thread the clock is that of the process, which it hardly spoils at all.
+
+"by hand" says how braindecode (1.8) writes attention: as matrix products and a softmax (Labram; of
+LUNA the blocks over time), as linear attention of matrix products (BIOT, from another package; no
+fused kernel exists), or through torch's fused kernel (CBraMod, EEGPT), as all of ours but BIOT.
 
     python benchmarks/encoders.py
     python benchmarks/encoders.py --channels 64 --seconds 10 --depth 12 --rounds 15
@@ -109,12 +113,22 @@ def luna(size: argparse.Namespace, models: Any) -> Pair:
     return ours, lambda: ours(x, where), peer, lambda: peer(x, channel_locations=where)
 
 
+BY_HAND = {"Labram": "yes", "CBraMod": "no", "BIOT": "linear", "EEGPT": "no", "LUNA": "in part"}
 PAIRS = {"Labram": labram, "CBraMod": cbramod, "BIOT": biot, "EEGPT": eegpt, "LUNA": luna}
+
+
+def without_dropout(module: nn.Module) -> None:
+    """Switch off what the constructor leaves on."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0
 
 
 def seconds(module: nn.Module, forward: Callable[[], Tensor], *, backward: bool) -> float:
     """Time one step."""
-    module.zero_grad(set_to_none=True)
+    module.train(backward).zero_grad(set_to_none=True)
     start = CLOCK()
     if backward:
         forward().square().mean().backward()
@@ -153,15 +167,22 @@ def main() -> None:
         f"{size.channels} channels x {size.seconds} s, batch {size.batch}, depth {size.depth}, "
         f"{torch.get_num_threads()} threads, float32, {size.rounds} rounds"
     )
-    print(f"{'':10}{'parameters':>22}{'forward ms':>20}{'':>8}{'forward + backward ms':>26}")
-    print(f"{'':10}{'ours':>11}{'theirs':>11}" + f"{'ours':>10}{'theirs':>10}{'ratio':>8}" * 2)
+    print(
+        f"{'':10}{'theirs':>9}{'parameters':>22}{'forward ms':>20}"
+        f"{'':>8}{'forward + backward ms':>26}"
+    )
+    print(
+        f"{'':10}{'by hand':>9}{'ours':>11}{'theirs':>11}"
+        + f"{'ours':>10}{'theirs':>10}{'ratio':>8}" * 2
+    )
     for name in size.only:
         torch.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pair = PAIRS[name](size, models)
-            row = f"{name:10}"
+            row = f"{name:10}{BY_HAND[name]:>9}"
             for module in (pair[0], pair[2]):
+                without_dropout(module)
                 row += f"{sum(p.numel() for p in module.parameters()):11,}"
             for backward in (False, True):
                 ours, theirs = interleaved(pair, size.rounds, backward=backward)
