@@ -9,6 +9,7 @@
         <recording_id>/zarr.json     groups: index row, entities, sensors, events, quality, ...
           signal/zarr.json           int16 array (C, T); its attributes hold scale and divisor
           signal/c/0/<n>             shards of about 31 MB
+          codes-<identity>/          what a tokenizer made of it, if asked to (store/codes.py)
       .tmp-<random>/                 a recording being written, and beside it
       .tmp-<random>.lock             a file that its writer holds locked
 """
