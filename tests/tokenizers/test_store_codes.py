@@ -27,6 +27,13 @@ SMALL = {
         "patch_s": 0.5, "ratios": (4, 4), "n_filters": 2, "inner": 8, "n_heads": 2,
         "n_sources": 4, "n_levels": 2, "n_codes": 8,
     },
+    "vqnsp": {
+        "patch_s": 0.5, "inner": 16, "n_heads": 2, "depth": 1, "n_codes": 12, "code_width": 8,
+    },
+    "du_in": {
+        "patch_s": 0.25, "n_regions": 3, "n_filters": 8, "inner": 16, "n_heads": 2, "depth": 1,
+        "n_codes": 12, "code_width": 8,
+    },
     "annealed_samples": {"patch_s": 0.5, "n_codes": 12, "inner": 8, "kernel": 4},
 }  # fmt: skip
 NAMES = ["Fz", "Cz", "Pz", "C3"]
@@ -65,9 +72,11 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def make_tokenizer(tmp_path):
+def make_tokenizer(tmp_path, path):
     def make(name="brain_tokenizer", seed=0, contract=CONTRACT):
+        store = open_store(path)
         config = TRAINABLE[name](**SMALL.get(name, {"patch_s": 0.5}))
+        config = config.fitted(store, store.index["recording_id"])
         torch.manual_seed(seed)
         folder = tmp_path / f"{name}-{seed}-{contract.clip:g}"
         parts = config.build_parts(contract)
@@ -90,7 +99,7 @@ def test_windows_are_all_that_a_grid_plan_draws_in_any_epoch(path):
     assert drawn == {(name, start) for name, starts in windows.items() for start in starts}
 
 
-@pytest.mark.parametrize("name", ["brain_tokenizer", "mu_law_samples", "annealed_samples"])
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_stored_codes_are_what_the_tokenizer_gives(path, make_tokenizer, name):
     tokenizer = make_tokenizer(name)
     (done,) = compute_codes(tokenizer, [str(path)], device="cpu")
