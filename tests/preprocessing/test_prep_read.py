@@ -119,7 +119,7 @@ def test_unequal_rates_are_told(test_data):
         (b"one,two\n1,2\n", "x.gdf", "content is text, not GDF"),
         (b"\x01\x02\x03\x04" * 9, "x.gdf", "content is something else"),
         (b"plain", "x.fif.gz", "content is text, not gzip-compressed FIF"),
-        (gzip.compress(b"plain text"), "x.fif.gz", "a gzip archive, but not of a FIF file"),
+        (gzip.compress(b"plain", mtime=0), "x.fif.gz", "a gzip archive, but not of a FIF file"),
         (b"0       " + b"?" * 600, "x.edf", "the EDF header is damaged"),
     ],
 )
