@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurofm.backbones.packed import encode_packed
+from neurofm.backbones.pyramid import PyramidConfig
 from neurofm.backbones.table import BackboneConfig
 from neurofm.backbones.transformer import TransformerConfig
 from neurofm.config import Config
 from neurofm.contract import SignalContract
-from neurofm.errors import SignalError
+from neurofm.errors import ConfigError, SignalError
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.patch import LinearPatchConfig
 from neurofm.tokenizers.table import TokenizerConfig
@@ -94,6 +95,8 @@ class Encoder(nn.Module):
             If the batch has another sampling rate.
         SignalError
             If a tensor has the wrong shape.
+        ConfigError
+            If tokens are hidden and the backbone lets patches go, hidden ones among them.
         """
         grid = self.tokenizer(batch)
         if hide is not None:
@@ -101,6 +104,13 @@ class Encoder(nn.Module):
                 raise SignalError(
                     f"hide is {hide.dtype} of shape {tuple(hide.shape)}, expected torch.bool of "
                     f"shape {tuple(grid.present.shape)}: windows, sites, patches"
+                )
+            backbone = self.config.backbone
+            if isinstance(backbone, PyramidConfig) and backbone.shortens:
+                raise ConfigError(
+                    "tokens were hidden to be predicted, and the pyramid lets patches go: "
+                    "some would have no encoding",
+                    hint="leave n_out out of backbone.layers",
                 )
             mask_token = self.mask_token.to(grid.content.dtype)
             grid = grid.evolve(content=torch.where(hide[..., None], mask_token, grid.content))

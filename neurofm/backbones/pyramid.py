@@ -97,6 +97,11 @@ class PyramidConfig(Config):
         """Number of layers."""
         return len(self.layers)
 
+    @property
+    def shortens(self) -> bool:
+        """Whether layers let patches go."""
+        return any(layer.n_out is not None for layer in self.layers)
+
     def build(self, width: int) -> Pyramid:
         """Build the module for tokens of `width` features.
 

@@ -176,3 +176,15 @@ def test_what_is_known_to_be_whole_is_not_masked_when_compiled():
         for batch in (make_montage(0), make_montage(0).to("cpu")):
             compiled(batch)
     assert seen == [[True], [False]]
+
+
+def test_what_is_compiled_masks_where_it_would_pack():
+    encoder = build_small_encoder(("linear_patch", "fourier", "full"))
+    encoder.config = encoder.config.model_copy(update={"padding": "pack"})
+    torch.compiler.reset()
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+    batch = make_padded_montage()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            compiled(batch).content, encoder(batch).content, atol=1e-5, rtol=1e-5
+        )

@@ -13,7 +13,7 @@ from encoder_cases import (
     with_value,
 )
 
-from neurofm.errors import SignalError
+from neurofm.errors import ConfigError, SignalError
 
 
 @every_encoder
@@ -49,3 +49,11 @@ def test_a_hidden_token_keeps_its_place(parts):
 def test_a_mask_of_another_shape_or_type_is_refused(hide):
     with pytest.raises(SignalError, match=r"hide is torch\..* expected torch.bool of shape"):
         build_encoder()(make_windows(), hide)
+
+
+def test_hiding_is_refused_where_the_backbone_lets_patches_go():
+    parts = ("linear_patch", "pyramid", "past")
+    encoder, batch = build_encoder(parts, layers=[{"n_out": 3}]), make_windows()
+    assert encode(encoder, batch).present.sum(-1).eq(3).all()
+    with pytest.raises(ConfigError, match=r"the pyramid lets patches go.*\n.*leave n_out out"):
+        encoder(batch, torch.zeros(shape_of(encoder, batch), dtype=torch.bool))
