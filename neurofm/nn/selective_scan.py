@@ -140,18 +140,12 @@ class _Stretch:
     """One stretch of steps, (length, B, G, N, E): a view of arrays that all stretches share."""
 
     def __init__(self, arrays: list[_Array], steps: slice, operands: tuple[Tensor, ...]):
-        u, delta, A, B, C = operands
-        n_groups = B.shape[2]
+        drive, delta, self.A, B, C = operands
         length = steps.stop - steps.start
         self.steps = steps
         self.decay, self.states, *rest = (array.first(length) for array in arrays)
         self.spare = rest[0] if rest else self.states
-        self.u, self.delta = (
-            t[:, steps].transpose(0, 1).unflatten(-1, (n_groups, -1)) for t in (u, delta)
-        )
-        self.B, self.C = (t[:, steps].transpose(0, 1).contiguous() for t in (B, C))
-        self.drive = self.delta * self.u  # (length, B, G, E)
-        self.A = A
+        self.drive, self.delta, self.B, self.C = (t[steps] for t in (drive, delta, B, C))
 
     def run(self, state: Tensor) -> Tensor:
         """Fill `decay` and `states` from the state before; return the last state."""
@@ -186,12 +180,17 @@ class _Array(NamedTuple):
 def _stretches(
     operands: tuple[Tensor, ...], n_arrays: int, *, back: bool = False
 ) -> Iterator[tuple[int, _Stretch]]:
-    u, _, A, B, _ = operands
+    u, delta, A, B, C = operands
     n_windows, n_steps = u.shape[:2]
     length = stretch_length(n_windows * A.numel())
     shape = (min(length, n_steps), n_windows, *A.shape)
     new = [u.new_empty(shape) for _ in range(n_arrays)]
     arrays = [_Array(array, array.unbind(0)) for array in new]
+    drive, step = (
+        t.transpose(0, 1).unflatten(-1, (B.shape[2], -1)) for t in (delta * u, delta)
+    )  # (L, B, G, E)
+    B, C = (t.transpose(0, 1).contiguous() for t in (B, C))
+    operands = (drive, step, A, B, C)
     starts = range(0, n_steps, length)
     for index in reversed(range(len(starts))) if back else range(len(starts)):
         steps = slice(starts[index], min(starts[index] + length, n_steps))
@@ -291,8 +290,10 @@ def _scan_backward(
         by_decay = torch.mul(grads, grouped, out=states).sum(-2)
 
         grad_B[:, steps], grad_C[:, steps] = by_B.transpose(0, 1), by_C.transpose(0, 1)
-        grad_u[:, steps] = (by_drive * stretch.delta).flatten(2).transpose(0, 1)
-        grad_delta[:, steps] = by_decay.addcmul_(by_drive, stretch.u).flatten(2).transpose(0, 1)
+        grad_u[:, steps] = by_drive.flatten(2).transpose(0, 1)
+        grad_delta[:, steps] = by_decay.flatten(2).transpose(0, 1)
+    grad_delta.addcmul_(grad_u, u)  # the drive is delta u
+    grad_u.mul_(delta)
     grad_A = torch.zeros_like(grouped) if by_A is None else by_A.sum((0, 1))
     return grad_u, grad_delta, _ungrouped(grad_A), grad_B, grad_C, _ungrouped(carried)
 
