@@ -4,8 +4,6 @@ import mne
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from neurofm.config import parse_config
 from neurofm.contract import SignalContract
@@ -178,35 +176,3 @@ def test_what_codes_mean_is_told_by_architecture_signals_and_weights(results):
     saved = {name: load_tokenizer(results[name].tokenizer) for name in TOKENIZERS}
     assert len({s.identity for s in saved.values()}) == 3
     assert load_tokenizer(results["mu_law"].tokenizer).identity == saved["mu_law"].identity
-
-
-# ---------------------------------------------------------------------------------------
-# Several ranks
-
-
-def count_on_rank(rank, where, signal):
-    dist.init_process_group("gloo", init_method=f"file://{where}/meet", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    for name, parts in counted(make_batch(signal[rank::2])).items():
-        torch.save(parts.state_dict(), f"{where}/{name}-{rank}.pt")
-    dist.destroy_process_group()
-
-
-def counted(batch):
-    """Return coders that counted the samples of one batch."""
-    found = {}
-    for name in ("quantile", "annealed"):
-        torch.manual_seed(0)
-        found[name] = SLOTS[name](**TOKENIZERS[name]).build_parts(CONTRACT)
-    found["quantile"].train().rebuild(batch, batch.present)
-    found["annealed"].eval().finish([batch])
-    return found
-
-
-def test_ranks_count_what_one_would_and_agree(tmp_path):
-    signal = np.random.default_rng(0).standard_normal((6, 3, 128)).astype(np.float32)
-    mp.spawn(count_on_rank, (str(tmp_path), signal), nprocs=2)
-    for name, parts in counted(make_batch(signal)).items():
-        for rank in range(2):
-            state = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
-            assert all(torch.equal(value, state[key]) for key, value in parts.state_dict().items())
