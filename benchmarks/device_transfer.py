@@ -6,7 +6,7 @@ called. On people whom neither saw, both are asked for the second montage: from 
 channels, and from the first's. Everything else of the two is the same: layers, steps, windows, and
 that sources begin at sensors (on the head, or at the names of the first montage).
 
-    python benchmarks/device_transfer.py                        twelve minutes of one core
+    python benchmarks/device_transfer.py                        eight minutes of one core
     python benchmarks/device_transfer.py --write                and put the table into the docs
     python benchmarks/device_transfer.py --seeds 2 --pairs eeg --steps 200
 """
@@ -305,7 +305,7 @@ def table(pair: str, found: dict[tuple[str, str], list[float]]) -> str:
     """Return a table of one pair, and the difference that matters."""
     n_seeds = len(found["places", "across"])
     lines = [
-        f"**{PAIRS[pair]}**, {n_seeds} seeds:",
+        f"**{PAIRS[pair]}**, {n_seeds} seed{'s' * (n_seeds > 1)}:",
         "",
         f"| sensors | {' | '.join(TASKS.values())} |",
         "|---|--:|--:|--:|",
@@ -333,7 +333,7 @@ def put_into_page(text: str) -> None:
 def main() -> int:
     """Print a table for each pair."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Size.steps)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--write", action="store_true", help="put the tables into docs/tokenize.md")
