@@ -40,7 +40,8 @@ class CodePredictionConfig(Config):
         Raises
         ------
         ConfigError
-            If its tokenizer has no codes, or would learn them on the way.
+            If its tokenizer has no codes, would learn them on the way, or shows in a token what is
+            hidden in others.
         """
         tokenizer = encoder.tokenizer
         if not isinstance(tokenizer, CodedTokenizer) or not tokenizer.frozen:
@@ -49,6 +50,12 @@ class CodePredictionConfig(Config):
                 f"{encoder.config.tokenizer.name}, not frozen",
                 hint="set encoder.tokenizer to {name: brain_tokenizer, frozen: true, ...}, or "
                 "another that has codes, and tokenizer_from to what `neurofm tokenize` wrote",
+            )
+        if tokenizer.leaks:
+            raise ConfigError(
+                f"code_prediction: tokens of {encoder.config.tokenizer.name} that are made of "
+                "codes have seen the patches whose codes are to be predicted",
+                hint="set encoder.tokenizer.discrete: false",
             )
         return CodePrediction(self, encoder, tokenizer)
 

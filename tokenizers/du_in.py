@@ -113,7 +113,8 @@ class DuInTokenizer(CodedTokenizer):
         self._check(batch)
         self.n_patches(batch.signal.shape[-1])
         if self.embed is None:
-            content = self.of_codes(self.codes(batch))
+            stored = self.stored(batch)
+            content = self.of_codes(self.codes(batch) if stored is None else stored)
         else:
             content = self.content(self.embed(batch))
         present = batch.present.any(-1)[:, None, None].expand(content.shape[:3])
@@ -124,12 +125,21 @@ class DuInTokenizer(CodedTokenizer):
             whole=batch.whole,
         )
 
+    def sites(self, batch: Batch) -> Tensor:
+        """Return which sites are there and no padding, bool (B, 1)."""
+        return batch.present.any(-1, keepdim=True)
+
     def example(self) -> tuple[int, list[int]]:
         """Return codes of a subject that is known, and of the names of its channels."""
         found = self.embed if self.coder is None else self.coder.embed
         if found is None:
             raise ConfigError("du_in: neither tokens nor codes")
         return found.find.example()
+
+    @property
+    def leaks(self) -> bool:
+        """Codes have seen the whole window, and so have tokens that are made of them."""
+        return self.discrete
 
     @property
     def code_shape(self) -> tuple[int, int, int]:

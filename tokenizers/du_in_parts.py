@@ -47,6 +47,10 @@ class DuInArchitecture(RegionsConfig):
         that no window depends on another.
     n_codes, code_width : int
         Size of the codebook.
+    decay, commitment : float
+        Of the codes' moving average, and weight of the loss that holds tokens to them. Published
+        are 0.99 and 1, for batches of many thousand tokens; with small ones all tokens then soon
+        have one code.
     gradient : "rotation" or "straight_through"
         How gradients pass the codes.
     revive_below : float
@@ -62,8 +66,10 @@ class DuInArchitecture(RegionsConfig):
     decoder_depth: int = Field(default=1, ge=1)
     mlp_ratio: float = Field(default=2.0, gt=0)
     batch_norm: bool = False
-    n_codes: int = Field(default=512, ge=2)
+    n_codes: int = Field(default=256, ge=2)
     code_width: int = Field(default=32, ge=1)
+    decay: float = Field(default=0.95, gt=0, lt=1)
+    commitment: float = Field(default=0.25, ge=0)
     gradient: Gradient = "straight_through"
     revive_below: float = Field(default=0.05, ge=0)
 
@@ -191,11 +197,15 @@ class DuInEncoder(nn.Module):
         self.codebook = Codebook(
             config.n_codes,
             config.code_width,
+            decay=config.decay,
             normalise=True,
-            commitment=1.0,
+            commitment=config.commitment,
             revive_below=config.revive_below,
             gradient=config.gradient,
         )
+        for layer in self.to_code:
+            if isinstance(layer, nn.Linear):
+                initialise_linear(layer)
 
     def quantise(self, batch: Batch, noise: Tensor | None = None) -> Quantised:
         """Return the codes (B, 1, P) of patches, and their vectors (B, 1, P, E)."""

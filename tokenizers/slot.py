@@ -27,6 +27,11 @@ class CodedTokenizer(Tokenizer, ABC):
     frozen: bool
 
     @property
+    def leaks(self) -> bool:
+        """Whether tokens are made of what other patches hold, hidden ones among them."""
+        return False
+
+    @property
     @abstractmethod
     def code_shape(self) -> tuple[int, int, int]:
         """Codes of a token, M and Q, and how many codes a level has."""

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
+from neurofm.nn.initialise import initialise_linear
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.slot import CodedTokenizer
-from neurofm.tokenizers.vqnsp_parts import VqnspArchitecture, VqnspCoder, VqnspEncoder
+from neurofm.tokenizers.vqnsp_parts import VqnspArchitecture, VqnspCoder, VqnspEncoder, speak_up
 
 
 class VqnspConfig(VqnspArchitecture):
@@ -86,7 +87,10 @@ class VqnspTokenizer(CodedTokenizer):
         content: nn.Module = nn.Linear(config.code_width, width)
         if not config.discrete:
             embed = config.embedding(patch_len, config.inner)
-            content = nn.Sequential(embed, nn.Linear(config.inner, width))
+            project = nn.Linear(config.inner, width)
+            speak_up(embed)
+            initialise_linear(project)
+            content = nn.Sequential(embed, project)
         super().__init__(content, patch_len, contract.sfreq, width, config.place)
         self.frozen, self.discrete, self.n_codes = config.frozen, config.discrete, config.n_codes
         self.coder: VqnspEncoder | None = None
@@ -105,7 +109,7 @@ class VqnspTokenizer(CodedTokenizer):
         """Make tokens; as `Tokenizer.forward`."""
         if not self.discrete:
             return super().forward(batch)
-        codes = self.codes(batch)
+        codes = stored if (stored := self.stored(batch)) is not None else self.codes(batch)
         present = batch.present[..., None].expand(codes.shape[:3])
         return Grid(
             content=self.of_codes(codes).masked_fill(~present[..., None], 0.0),
@@ -115,6 +119,11 @@ class VqnspTokenizer(CodedTokenizer):
             located=batch.located,
             whole=batch.whole,
         )
+
+    @property
+    def leaks(self) -> bool:
+        """Codes have seen the whole window, and so have tokens that are made of them."""
+        return self.discrete
 
     @property
     def code_shape(self) -> tuple[int, int, int]:

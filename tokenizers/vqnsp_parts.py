@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import BlockStyle
 from neurofm.nn.codebook import Codebook, Gradient, Quantised
+from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.patch_convs import PatchConvs
 from neurofm.nn.stack import Stack
 from neurofm.signals import Batch
@@ -24,6 +25,8 @@ from neurofm.tokenizers.brain_parts import Reconstruction, correlation
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.convs import PatchConvTokens
 from neurofm.tokenizers.patch import QUIET, PatchConfig
+
+_LOUD = 3.0  # of first weights; see `speak_up`
 
 
 class VqnspArchitecture(PatchConfig):
@@ -43,6 +46,10 @@ class VqnspArchitecture(PatchConfig):
         Start value of the factors of what a block adds.
     n_codes, code_width : int
         Size of the codebook.
+    decay, commitment : float
+        Of the codes' moving average, and weight of the loss that holds tokens to them. Published
+        are 0.99 and 1, for batches of many thousand tokens; with small ones all tokens then soon
+        have one code.
     gradient : "rotation" or "straight_through"
         How gradients pass the codes.
     revive_below : float
@@ -58,8 +65,10 @@ class VqnspArchitecture(PatchConfig):
     decoder_depth: int = Field(default=1, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
     layer_scale: float | None = Field(default=None, gt=0)
-    n_codes: int = Field(default=512, ge=2)
+    n_codes: int = Field(default=256, ge=2)
     code_width: int = Field(default=32, ge=1)
+    decay: float = Field(default=0.95, gt=0, lt=1)
+    commitment: float = Field(default=0.25, ge=0)
     gradient: Gradient = "straight_through"
     revive_below: float = Field(default=0.05, ge=0)
 
@@ -134,11 +143,16 @@ class VqnspEncoder(nn.Module):
         self.codebook = Codebook(
             config.n_codes,
             config.code_width,
+            decay=config.decay,
             normalise=True,
-            commitment=1.0,
+            commitment=config.commitment,
             revive_below=config.revive_below,
             gradient=config.gradient,
         )
+        speak_up(self.embed)
+        for layer in self.to_code:
+            if isinstance(layer, nn.Linear):
+                initialise_linear(layer)
 
     def patches(self, signal: Tensor, present: Tensor) -> Tensor:
         """Cut signals (B, C, T) into patches (B, C, P, L), zero where nothing is present."""
@@ -299,6 +313,24 @@ def _standardised(x: Tensor, present: Tensor) -> tuple[Tensor, Scale]:
     variance = ((x - mean) * here).square().sum(over, keepdim=True) / count
     scale = Scale(mean=mean, deviation=variance.sqrt().clamp_min(QUIET))
     return (x - scale.mean) / scale.deviation, scale
+
+
+@torch.no_grad()
+def speak_up(embed: PatchConvTokens) -> None:
+    """Draw first weights with which patches are told apart by what is in them.
+
+    With those torch draws two thirds of what comes out of a fresh encoder are the same for all
+    patches, or follow from the place alone, and all soon have one code.
+
+    Parameters
+    ----------
+    embed : PatchConvTokens
+        Its linear map is changed in place.
+    """
+    project = embed.project
+    if isinstance(project, nn.Linear):
+        initialise_linear(project, 1 / _LOUD)
+        project.weight.sub_(project.weight.mean(1, keepdim=True))  # what GELU adds to all features
 
 
 def bottleneck(n_in: int, n_out: int) -> nn.Sequential:
