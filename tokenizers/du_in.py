@@ -14,9 +14,8 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.nn.initialise import initialise_linear
 from neurofm.signals import Batch, Grid
-from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.du_in_parts import DuInArchitecture, DuInCoder, DuInEncoder, RegionPatches
-from neurofm.tokenizers.slot import CodedTokenizer
+from neurofm.tokenizers.kept import KeptTokenizer, require_codes
 
 
 class DuInConfig(DuInArchitecture):
@@ -60,7 +59,7 @@ class DuInConfig(DuInArchitecture):
         return DuInCoder(self, self.patch_len(contract))
 
 
-class DuInTokenizer(CodedTokenizer):
+class DuInTokenizer(KeptTokenizer):
     """All channels of a patch by Du-IN's fusion and convolutions, or by their code.
 
     Parameters
@@ -73,12 +72,12 @@ class DuInTokenizer(CodedTokenizer):
         D.
     """
 
+    name = "du_in"
+    embed: RegionPatches | None
+    coder: DuInEncoder | None
+
     def __init__(self, config: DuInConfig, contract: SignalContract, width: int):
-        if config.discrete and not config.frozen:
-            raise ConfigError(
-                "du_in: tokens are to be made of codes, which only a frozen tokenizer has",
-                hint="set frozen: true, and tokenizer_from to what `neurofm tokenize` wrote",
-            )
+        require_codes(self.name, discrete=config.discrete, frozen=config.frozen)
         patch_len = config.patch_len(contract)
         project = nn.Linear(config.code_width if config.discrete else config.inner, width)
         super().__init__(project, patch_len, contract.sfreq, width)
@@ -88,17 +87,13 @@ class DuInTokenizer(CodedTokenizer):
         initialise_linear(project)
         self.frozen, self.discrete, self.n_codes = config.frozen, config.discrete, config.n_codes
         self.embed = None if config.discrete else RegionPatches(config, patch_len)
-        self.coder: DuInEncoder | None = None
-        if config.frozen:
-            self.coder = DuInEncoder(config, patch_len).requires_grad_(False)
+        self.coder = DuInEncoder(config, patch_len).requires_grad_(False) if config.frozen else None
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> DuInTokenizer:
-        """Switch between training and evaluation; what is frozen stays in evaluation."""
-        super().train(mode)
-        if self.coder is not None:
-            self.coder.eval()
-        return self
+    @property
+    def own(self) -> nn.Module | None:
+        """Fusion and convolutions that go on learning."""
+        return self.embed
 
     def forward(self, batch: Batch) -> Grid:
         """Make tokens; as `Tokenizer.forward`, with one site for all channels.
@@ -135,47 +130,3 @@ class DuInTokenizer(CodedTokenizer):
         if found is None:
             raise ConfigError("du_in: neither tokens nor codes")
         return found.find.example()
-
-    @property
-    def leaks(self) -> bool:
-        """Codes have seen the whole window, and so have tokens that are made of them."""
-        return self.discrete
-
-    @property
-    def code_shape(self) -> tuple[int, int, int]:
-        """One code a token, of so many."""
-        return 1, 1, self.n_codes
-
-    @torch.no_grad()
-    def codes(self, batch: Batch) -> Tensor:
-        """Return the codes of a batch, shape (B, 1, P, 1, 1).
-
-        Raises
-        ------
-        ConfigError
-            If no trained tokenizer is kept beside.
-        SignalError, SensorError
-            If windows are of a subject that is not known, or have channels that are not.
-        """
-        self._check(batch)
-        self.n_patches(batch.signal.shape[-1])
-        return self._kept().codes_of(batch)
-
-    def of_codes(self, codes: Tensor) -> Tensor:
-        """Return the content of tokens, (B, 1, P, D), by their codes."""
-        content: Tensor = self.content(self._kept().codebook.lookup(codes[..., 0, 0]))
-        return content
-
-    def take(self, trained: Coder) -> None:
-        """Take over encoder and codes, and let the fusion of tokens start from it."""
-        state = trained.state_dict()
-        if self.embed is not None:
-            own = self.embed.state_dict()
-            self.embed.load_state_dict({name: state[f"embed.{name}"] for name in own})
-        if self.coder is not None:
-            self.coder.load_state_dict({name: state[name] for name in self.coder.state_dict()})
-
-    def _kept(self) -> DuInEncoder:
-        if self.coder is None:
-            raise ConfigError("du_in: no codes without a frozen tokenizer", hint="set frozen: true")
-        return self.coder

@@ -24,6 +24,7 @@ from neurofm.nn.step_convs import StepConvs, TransposedStepConvs
 from neurofm.signals import Batch
 from neurofm.tokenizers.brain_parts import Reconstruction, correlation
 from neurofm.tokenizers.coder import Coder
+from neurofm.tokenizers.kept import PatchEncoder
 from neurofm.tokenizers.regions import Diffusion, Finder, Fusion, RegionsConfig
 
 
@@ -167,7 +168,7 @@ class WindowReconstruction(Reconstruction):
     used: Tensor
 
 
-class DuInEncoder(nn.Module):
+class DuInEncoder(PatchEncoder):
     """Encoder and codes: what stays of the model where nothing is to be decoded.
 
     Parameters
@@ -182,6 +183,8 @@ class DuInEncoder(nn.Module):
     ConfigError
         If heads do not fit the width, or no channel is known.
     """
+
+    embed: RegionPatches
 
     def __init__(self, config: DuInArchitecture, patch_len: int):
         super().__init__()

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.nn.initialise import initialise_linear
 from neurofm.signals import Batch, Grid
-from neurofm.tokenizers.coder import Coder
-from neurofm.tokenizers.slot import CodedTokenizer
+from neurofm.tokenizers.kept import KeptTokenizer, require_codes
 from neurofm.tokenizers.vqnsp_parts import VqnspArchitecture, VqnspCoder, VqnspEncoder, speak_up
 
 
@@ -64,7 +62,7 @@ class VqnspConfig(VqnspArchitecture):
         return VqnspCoder(self, patch_len, contract.sfreq)
 
 
-class VqnspTokenizer(CodedTokenizer):
+class VqnspTokenizer(KeptTokenizer):
     """Patches of channels by LaBraM's convolutions, or by the codes of their spectra.
 
     Parameters
@@ -77,12 +75,10 @@ class VqnspTokenizer(CodedTokenizer):
         D.
     """
 
+    name = "vqnsp"
+
     def __init__(self, config: VqnspConfig, contract: SignalContract, width: int):
-        if config.discrete and not config.frozen:
-            raise ConfigError(
-                "vqnsp: tokens are to be made of codes, which only a frozen tokenizer has",
-                hint="set frozen: true, and tokenizer_from to what `neurofm tokenize` wrote",
-            )
+        require_codes(self.name, discrete=config.discrete, frozen=config.frozen)
         patch_len = config.patch_len(contract)
         content: nn.Module = nn.Linear(config.code_width, width)
         if not config.discrete:
@@ -93,17 +89,15 @@ class VqnspTokenizer(CodedTokenizer):
             content = nn.Sequential(embed, project)
         super().__init__(content, patch_len, contract.sfreq, width, config.place)
         self.frozen, self.discrete, self.n_codes = config.frozen, config.discrete, config.n_codes
-        self.coder: VqnspEncoder | None = None
+        self.coder = None
         if config.frozen:
             self.coder = VqnspEncoder(config, patch_len, contract.sfreq).requires_grad_(False)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> VqnspTokenizer:
-        """Switch between training and evaluation; what is frozen stays in evaluation."""
-        super().train(mode)
-        if self.coder is not None:
-            self.coder.eval()
-        return self
+    @property
+    def own(self) -> nn.Module | None:
+        """Convolutions that go on learning."""
+        return self.content[0] if isinstance(self.content, nn.Sequential) else None
 
     def forward(self, batch: Batch) -> Grid:
         """Make tokens; as `Tokenizer.forward`."""
@@ -119,45 +113,3 @@ class VqnspTokenizer(CodedTokenizer):
             located=batch.located,
             whole=batch.whole,
         )
-
-    @property
-    def leaks(self) -> bool:
-        """Codes have seen the whole window, and so have tokens that are made of them."""
-        return self.discrete
-
-    @property
-    def code_shape(self) -> tuple[int, int, int]:
-        """One code a token, of so many."""
-        return 1, 1, self.n_codes
-
-    @torch.no_grad()
-    def codes(self, batch: Batch) -> Tensor:
-        """Return the codes of a batch, shape (B, C, P, 1, 1).
-
-        Raises
-        ------
-        ConfigError
-            If no trained tokenizer is kept beside.
-        """
-        self._check(batch)
-        self.n_patches(batch.signal.shape[-1])
-        return self._kept().codes_of(batch)
-
-    def of_codes(self, codes: Tensor) -> Tensor:
-        """Return the content of tokens, (B, C, P, D), by their codes."""
-        content: Tensor = self.content(self._kept().codebook.lookup(codes[..., 0, 0]))
-        return content
-
-    def take(self, trained: Coder) -> None:
-        """Take over encoder and codes, and let the convolutions of tokens start from it."""
-        state = trained.state_dict()
-        if isinstance(self.content, nn.Sequential):
-            embed = self.content[0]
-            embed.load_state_dict({name: state[f"embed.{name}"] for name in embed.state_dict()})
-        if self.coder is not None:
-            self.coder.load_state_dict({name: state[name] for name in self.coder.state_dict()})
-
-    def _kept(self) -> VqnspEncoder:
-        if self.coder is None:
-            raise ConfigError("vqnsp: no codes without a frozen tokenizer", hint="set frozen: true")
-        return self.coder

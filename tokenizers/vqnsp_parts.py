@@ -24,6 +24,7 @@ from neurofm.signals import Batch
 from neurofm.tokenizers.brain_parts import Reconstruction, correlation
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.convs import PatchConvTokens
+from neurofm.tokenizers.kept import PatchEncoder
 from neurofm.tokenizers.patch import QUIET, PatchConfig
 
 _LOUD = 3.0  # of first weights; see `speak_up`
@@ -114,7 +115,7 @@ class SpectralReconstruction(Reconstruction):
     spectra: Spectra
 
 
-class VqnspEncoder(nn.Module):
+class VqnspEncoder(PatchEncoder):
     """Encoder and codes: what stays of the model where nothing is to be decoded.
 
     Parameters
