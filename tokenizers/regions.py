@@ -69,21 +69,7 @@ class RegionsConfig(PatchConfig):
         known = self.channels
         if not known and isinstance(like, RegionsConfig):
             known = like.channels
-        if not known:
-            known = {owner: tuple(sorted(names)) for owner, names in sorted(found.items())}
-        for owner, names in sorted(found.items()):
-            if owner not in known and self.unseen == "mean":
-                continue
-            missing = [name for name in names if name not in known.get(owner, ())]
-            if missing:
-                raise ConfigError(
-                    f"{owner}: there is no row for {', '.join(missing[:5])}"
-                    f"{' and others' if len(missing) > 5 else ''}; there are rows for "
-                    f"{', '.join(sorted(known)[:5])}",
-                    hint="train the tokenizer on a recording of each subject, or set "
-                    "unseen: mean, which only takes channels of known names",
-                )
-        return self.model_copy(update={"channels": dict(known)})
+        return self.model_copy(update={"channels": with_rows(known, found, self.unseen)})
 
     def index(self) -> ChannelIndex:
         """Return what finds the rows of channels.
@@ -103,6 +89,36 @@ class RegionsConfig(PatchConfig):
             for owner, names in self.channels.items()
         }
         return ChannelIndex(codes)
+
+
+def with_rows(
+    known: Mapping[str, Iterable[str]],
+    found: Mapping[str, Iterable[str]],
+    unseen: Literal["refuse", "mean"],
+) -> dict[str, tuple[str, ...]]:
+    """Return what has a row of each owner: what is `known`, or else what was `found`.
+
+    Raises
+    ------
+    ConfigError
+        If something is known, and what was found is not a part of it.
+    """
+    if not known:
+        return {owner: tuple(sorted(names)) for owner, names in sorted(found.items())}
+    rows = {owner: tuple(names) for owner, names in known.items()}
+    for owner, names in sorted(found.items()):
+        if owner not in rows and unseen == "mean":
+            continue
+        missing = [name for name in names if name not in rows.get(owner, ())]
+        if missing:
+            raise ConfigError(
+                f"{owner}: there is no row for {', '.join(missing[:5])}"
+                f"{' and others' if len(missing) > 5 else ''}; there are rows for "
+                f"{', '.join(sorted(rows)[:5])}",
+                hint="train the tokenizer on a recording of each subject, or set "
+                "unseen: mean, which only takes channels of known names",
+            )
+    return rows
 
 
 def names_of(reader: WindowReader, recording_id: str) -> list[str]:

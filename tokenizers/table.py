@@ -14,6 +14,7 @@ from neurofm.tokenizers.convs import (
     StridedConvConfig,
 )
 from neurofm.tokenizers.du_in import DuInConfig
+from neurofm.tokenizers.merged import MergedPatchConfig
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.plane import PlanePatchConfig
 from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
@@ -24,6 +25,7 @@ TOKENIZERS = {
     "linear_patch": LinearPatchConfig,
     "conv_patch": ConvPatchConfig,
     "plane_patch": PlanePatchConfig,
+    "merged_patch": MergedPatchConfig,
     "labram_conv": LabramConvConfig,
     "cbramod_conv": CbramodConvConfig,
     "strided_conv": StridedConvConfig,
@@ -42,6 +44,7 @@ TokenizerConfig = Annotated[
     LinearPatchConfig
     | ConvPatchConfig
     | PlanePatchConfig
+    | MergedPatchConfig
     | LabramConvConfig
     | CbramodConvConfig
     | StridedConvConfig

@@ -52,7 +52,23 @@ class SpatialMerger(nn.Module):
         Tensor, shape (B, n_out, T)
             Weighted means.
         """
-        score = torch.einsum("od,bcd->boc", self.heads, self.embed(position))
+        return self.weights(self.embed(position), located) @ signal
+
+    def weights(self, waves: Tensor, located: Tensor) -> Tensor:
+        """Return how much each virtual channel takes of each sensor.
+
+        Parameters
+        ----------
+        waves : Tensor, shape (B, C, n_features)
+            Of the sensors' positions; see `embed`.
+        located : Tensor of bool, shape (B, C)
+            Sensors without a position have no weight.
+
+        Returns
+        -------
+        Tensor, shape (B, n_out, C)
+            Their sum over sensors is one; all are zero in a window without any located sensor.
+        """
+        score = torch.einsum("od,bcd->boc", self.heads, waves)
         score = score.masked_fill(~located[:, None], float("-inf"))
-        weights = score.softmax(-1).nan_to_num(0.0)  # a window without any located sensor
-        return weights @ signal
+        return score.softmax(-1).nan_to_num(0.0)

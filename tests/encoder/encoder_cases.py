@@ -56,7 +56,10 @@ PLACE_VALUES = {name: {"name": name} for name in PLACES} | {
 }
 every_place = pytest.mark.parametrize("place", PLACES)
 NAMES = ("Fp1", "Cz", "mag:1", "seeg:Cz", "Oz", "Pz", "T7", "T8")
-TOKENIZER_VALUES = {"du_in": {"per": "montage", "channels": {"anyone": NAMES}}}
+TOKENIZER_VALUES = {
+    "du_in": {"per": "montage", "channels": {"anyone": NAMES}},
+    "merged_patch": {"n_virtual": 6, "n_waves": 8},
+}
 REGIONS = ("V1", "", "M1", "V2", "V1", "V1", "M1", "hippocampus")
 
 
@@ -129,7 +132,7 @@ def shape_of(encoder, batch):
 
 def sites_are_channels(parts):
     """Whether a channel is a site, and has the same number."""
-    return parts[0] not in {"plane_patch", "brain_tokenizer", "du_in"}
+    return parts[0] not in {"plane_patch", "merged_patch", "brain_tokenizer", "du_in"}
 
 
 def replace_windows(batch, index):

@@ -44,6 +44,7 @@ SOME = [
     *PARTS[: len(MIXERS)],
     ("stft", "names", "criss_cross"),
     ("plane_patch", "fourier", "full"),
+    ("merged_patch", "fourier", "full"),
     ("brain_tokenizer", "fourier", "sites"),
 ]
 
