@@ -14,6 +14,7 @@ from torch import Generator, nn
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder
+from neurofm.errors import ConfigError
 from neurofm.nn.spectrum import LogPower
 from neurofm.pretrain.masks import MaskConfig, SpatialRadiusMaskConfig
 from neurofm.signals import Batch
@@ -50,7 +51,20 @@ class MaskedReconstructionConfig(Config):
     visible: float = Field(default=0.5, ge=0)
 
     def build(self, encoder: Encoder, contract: SignalContract) -> MaskedReconstruction:
-        """Build the objective that trains `encoder` on signals under `contract`."""
+        """Build the objective that trains `encoder` on signals under `contract`.
+
+        Raises
+        ------
+        ConfigError
+            If tokens are not of one channel each, or too short for the band.
+        """
+        if not encoder.tokenizer.sites_are_channels:
+            raise ConfigError(
+                "masked_reconstruction hides channels and gives them back, and tokens of "
+                f"{encoder.config.tokenizer.name} are of several",
+                hint="set encoder.tokenizer.name to one whose tokens are of a channel, such as "
+                "conv_patch, or pretrain on codes (code_prediction)",
+            )
         return MaskedReconstruction(self, encoder, contract)
 
 

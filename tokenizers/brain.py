@@ -7,7 +7,7 @@ M moments of a patch, E features inside, D width.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -173,6 +173,7 @@ class BrainTokenizer(CodedTokenizer):
         D.
     """
 
+    sites_are_channels: ClassVar[bool] = False
     content: BrainEncoder
 
     def __init__(

@@ -5,7 +5,7 @@ B windows, C channels, P patches, D width. There is one site.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class DuInTokenizer(KeptTokenizer):
         D.
     """
 
+    sites_are_channels: ClassVar[bool] = False
     name = "du_in"
     embed: RegionPatches | None
     coder: DuInEncoder | None

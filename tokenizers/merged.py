@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -185,6 +185,8 @@ class MergedTokenizer(Tokenizer):
     width : int
         D.
     """
+
+    sites_are_channels: ClassVar[bool] = False
 
     def __init__(self, config: MergedPatchConfig, contract: SignalContract, width: int):
         patch_len = config.patch_len(contract)

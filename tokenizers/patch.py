@@ -222,7 +222,14 @@ class Tokenizer(nn.Module):
         Features of a token.
     place : PlaceConfig, optional
         How a token knows where it is.
+
+    Attributes
+    ----------
+    sites_are_channels : bool
+        Whether a token is one of a channel, with that channel's number.
     """
+
+    sites_are_channels: ClassVar[bool] = True
 
     def __init__(
         self,

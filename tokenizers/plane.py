@@ -5,7 +5,7 @@ B windows, C channels, G groups of channels (the sites), T samples, P patches, D
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,7 @@ class PlaneTokenizer(Tokenizer):
         D.
     """
 
+    sites_are_channels: ClassVar[bool] = False
     content: PatchPlane
 
     def __init__(self, plane: PatchPlane, sfreq: float, width: int):

@@ -135,3 +135,11 @@ def test_patches_too_short_for_the_band_are_refused():
         ConfigError, match=r"patches of 0.5 s resolve no frequency between 0.5 and 1.5 Hz"
     ):
         MaskedReconstructionConfig().build(ENCODER.build(contract), contract)
+
+
+@pytest.mark.parametrize("name", ["plane_patch", "merged_patch", "brain_tokenizer"])
+def test_tokens_that_are_not_of_one_channel_are_refused_also_if_there_are_as_many(name):
+    values = {**ENCODER.model_dump(), "tokenizer": {"name": name, "patch_s": 0.5}}
+    encoder = EncoderConfig.model_validate(values).build(CONTRACT)
+    with pytest.raises(ConfigError, match=rf"tokens of {name} are of several\n.*conv_patch"):
+        MaskedReconstructionConfig().build(encoder, CONTRACT)
