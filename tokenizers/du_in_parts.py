@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import BlockStyle
-from neurofm.nn.codebook import Codebook, Gradient, Quantised
+from neurofm.nn.codebook import Quantised
 from neurofm.nn.initialise import initialise_conv, initialise_linear
 from neurofm.nn.stack import Stack
 from neurofm.nn.step_convs import StepConvs, TransposedStepConvs
 from neurofm.signals import Batch
 from neurofm.tokenizers.brain_parts import Reconstruction, correlation
 from neurofm.tokenizers.coder import Coder
-from neurofm.tokenizers.kept import PatchEncoder
+from neurofm.tokenizers.kept import CodebookConfig, PatchEncoder
 from neurofm.tokenizers.regions import Diffusion, Finder, Fusion, RegionsConfig
 
 
-class DuInArchitecture(RegionsConfig):
-    """What ``neurofm tokenize`` trains of a `DuInConfig`.
+class DuInArchitecture(RegionsConfig, CodebookConfig):
+    """What ``neurofm tokenize`` trains of a `DuInConfig`; codes as in `CodebookConfig`.
 
     Parameters
     ----------
@@ -46,16 +46,6 @@ class DuInArchitecture(RegionsConfig):
     batch_norm : bool
         Whether convolutions are normed over the batch, as published. By default they are not, so
         that no window depends on another.
-    n_codes, code_width : int
-        Size of the codebook.
-    decay, commitment : float
-        Of the codes' moving average, and weight of the loss that holds tokens to them. Published
-        are 0.99 and 1, for batches of many thousand tokens; with small ones all tokens then soon
-        have one code.
-    gradient : "rotation" or "straight_through"
-        How gradients pass the codes.
-    revive_below : float
-        Codes that stand for fewer tokens a batch on average are replaced; see `Codebook`.
     """
 
     spectrum: Literal[False] = False
@@ -67,12 +57,6 @@ class DuInArchitecture(RegionsConfig):
     decoder_depth: int = Field(default=1, ge=1)
     mlp_ratio: float = Field(default=2.0, gt=0)
     batch_norm: bool = False
-    n_codes: int = Field(default=256, ge=2)
-    code_width: int = Field(default=32, ge=1)
-    decay: float = Field(default=0.95, gt=0, lt=1)
-    commitment: float = Field(default=0.25, ge=0)
-    gradient: Gradient = "straight_through"
-    revive_below: float = Field(default=0.05, ge=0)
 
     def stack(self, depth: int) -> Stack:
         """Return so many of Du-IN's blocks, which normalise sums.
@@ -197,15 +181,7 @@ class DuInEncoder(PatchEncoder):
             nn.Tanh(),
             nn.Linear(config.inner, config.code_width),
         )
-        self.codebook = Codebook(
-            config.n_codes,
-            config.code_width,
-            decay=config.decay,
-            normalise=True,
-            commitment=config.commitment,
-            revive_below=config.revive_below,
-            gradient=config.gradient,
-        )
+        self.codebook = config.codebook()
         for layer in self.to_code:
             if isinstance(layer, nn.Linear):
                 initialise_linear(layer)

@@ -9,13 +9,52 @@ from abc import abstractmethod
 from typing import Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from neurofm.config import Config
 from neurofm.errors import ConfigError
-from neurofm.nn.codebook import Codebook
+from neurofm.nn.codebook import Codebook, Gradient
 from neurofm.signals import Batch
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.slot import CodedTokenizer
+
+
+class CodebookConfig(Config):
+    """Codes of normed vectors, one a patch.
+
+    Parameters
+    ----------
+    n_codes, code_width : int
+        Size of the codebook.
+    decay, commitment : float
+        Of the codes' moving average, and weight of the loss that holds tokens to them. Published
+        are 0.99 and 1, for batches of many thousand tokens; with small ones all tokens then soon
+        have one code.
+    gradient : "rotation" or "straight_through"
+        How gradients pass the codes.
+    revive_below : float
+        Codes that stand for fewer tokens a batch on average are replaced; see `Codebook`.
+    """
+
+    n_codes: int = Field(default=256, ge=2)
+    code_width: int = Field(default=32, ge=1)
+    decay: float = Field(default=0.95, gt=0, lt=1)
+    commitment: float = Field(default=0.25, ge=0)
+    gradient: Gradient = "straight_through"
+    revive_below: float = Field(default=0.05, ge=0)
+
+    def codebook(self) -> Codebook:
+        """Build the codes."""
+        return Codebook(
+            self.n_codes,
+            self.code_width,
+            decay=self.decay,
+            normalise=True,
+            commitment=self.commitment,
+            revive_below=self.revive_below,
+            gradient=self.gradient,
+        )
 
 
 class PatchEncoder(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import BlockStyle
-from neurofm.nn.codebook import Codebook, Gradient, Quantised
+from neurofm.nn.codebook import Quantised
 from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.patch_convs import PatchConvs
 from neurofm.nn.stack import Stack
@@ -24,14 +24,14 @@ from neurofm.signals import Batch
 from neurofm.tokenizers.brain_parts import Reconstruction, correlation
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.convs import PatchConvTokens
-from neurofm.tokenizers.kept import PatchEncoder
+from neurofm.tokenizers.kept import CodebookConfig, PatchEncoder
 from neurofm.tokenizers.patch import QUIET, PatchConfig
 
 _LOUD = 3.0  # of first weights; see `speak_up`
 
 
-class VqnspArchitecture(PatchConfig):
-    """What ``neurofm tokenize`` trains of a `VqnspConfig`.
+class VqnspArchitecture(PatchConfig, CodebookConfig):
+    """What ``neurofm tokenize`` trains of a `VqnspConfig`; codes as in `CodebookConfig`.
 
     Parameters
     ----------
@@ -45,16 +45,6 @@ class VqnspArchitecture(PatchConfig):
         Hidden features of a block, as a multiple of D.
     layer_scale : float, optional
         Start value of the factors of what a block adds.
-    n_codes, code_width : int
-        Size of the codebook.
-    decay, commitment : float
-        Of the codes' moving average, and weight of the loss that holds tokens to them. Published
-        are 0.99 and 1, for batches of many thousand tokens; with small ones all tokens then soon
-        have one code.
-    gradient : "rotation" or "straight_through"
-        How gradients pass the codes.
-    revive_below : float
-        Codes that stand for fewer tokens a batch on average are replaced; see `Codebook`.
     """
 
     of_the_slot: ClassVar[frozenset[str]] = frozenset({"discrete", "frozen"})  # places are learnt
@@ -66,12 +56,6 @@ class VqnspArchitecture(PatchConfig):
     decoder_depth: int = Field(default=1, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
     layer_scale: float | None = Field(default=None, gt=0)
-    n_codes: int = Field(default=256, ge=2)
-    code_width: int = Field(default=32, ge=1)
-    decay: float = Field(default=0.95, gt=0, lt=1)
-    commitment: float = Field(default=0.25, ge=0)
-    gradient: Gradient = "straight_through"
-    revive_below: float = Field(default=0.05, ge=0)
 
     def stack(self, depth: int) -> Stack:
         """Return so many of LaBraM's blocks, which normalise queries and keys.
@@ -141,15 +125,7 @@ class VqnspEncoder(PatchEncoder):
         self.place = config.place.build(config.inner)
         self.blocks = config.stack(config.depth)
         self.to_code = bottleneck(config.inner, config.code_width)
-        self.codebook = Codebook(
-            config.n_codes,
-            config.code_width,
-            decay=config.decay,
-            normalise=True,
-            commitment=config.commitment,
-            revive_below=config.revive_below,
-            gradient=config.gradient,
-        )
+        self.codebook = config.codebook()
         speak_up(self.embed)
         for layer in self.to_code:
             if isinstance(layer, nn.Linear):
