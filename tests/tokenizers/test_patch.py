@@ -16,12 +16,14 @@ CONTRACT = SignalContract(sfreq=128, band_hz=(0.5, 40), window_s=2)
 def make_patches_batch(signal):
     shape = signal.shape[:2]
     no = torch.zeros(shape, dtype=torch.bool)
+    across = torch.linspace(-0.05, 0.05, shape[1])  # over the top of the head, ear to ear
+    position = torch.stack((across, torch.zeros(shape[1]), torch.full((shape[1],), 0.12)), -1)
     return Batch(
         signal=signal,
-        position=torch.zeros(*shape, 3),
+        position=position.expand(*shape, 3),
         orientation=torch.zeros(*shape, 3),
         kind=torch.zeros(shape, dtype=torch.int64),
-        located=no,
+        located=~no,
         oriented=no,
         present=~no,
         sfreq=128.0,
@@ -89,8 +91,8 @@ def test_a_patch_sees_its_own_samples_only(name, patch_s):
     # one sample alone may have the code that it had when it was smaller
     assert changed[0, 0, 0] or (name == "annealed_samples" and tokenizer.patch_len == 1)
     assert not changed[:, :, 1:].any()
-    # every latent source sees every channel; other sites see their own
-    assert name == "brain_tokenizer" or changed.sum() <= 1
+    # every latent source, and every virtual channel, sees every channel; other sites their own
+    assert name in ("brain_tokenizer", "merged_patch") or changed.sum() <= 1
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
