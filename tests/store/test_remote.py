@@ -161,8 +161,9 @@ def test_a_loader_reads_only_the_ranges_it_needs(bucket, maker):
     windows = [row for batch in loader for row in batch.signal.numpy()]
     reads = asked.of("/signal/c/0/0")
     assert all(wanted is not None for _, _, wanted, _ in reads)
-    # a request a window, and one for the index of the shard
-    assert len(reads) <= len(windows) + 2
+    # a range a window, and one for the index of the shard; threads may ask for that at once, and
+    # a client asks again where a busy server did not answer
+    assert len({wanted for _, _, wanted, _ in reads}) == len(windows) + 1
     index_bytes = store._array("d_sub-long").grid.chunks_per_shard * 16 + 4
     sent = sum(n for *_, n in reads)
     assert sent < 2 * index_bytes + len(windows) * whole / 600 * 2.2
