@@ -5,7 +5,7 @@ B windows, S sites, P patches, D width, E features of a code.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
@@ -57,7 +57,7 @@ class CodebookConfig(Config):
         )
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(nn.Module, ABC):
     """Encoder and codes: what stays of a model where nothing is to be decoded.
 
     Attributes
@@ -71,9 +71,9 @@ class PatchEncoder(nn.Module):
     embed: nn.Module
     codebook: Codebook
 
+    @abstractmethod
     def codes_of(self, batch: Batch) -> Tensor:
         """Return the codes of a batch, shape (B, S, P, 1, 1)."""
-        raise NotImplementedError
 
 
 class KeptTokenizer(CodedTokenizer):

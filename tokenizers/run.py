@@ -158,7 +158,7 @@ def run(config: TokenizeConfig) -> TokenizeResult:
             )
             fit(
                 module,
-                data.loader(config, first_step),
+                data.loader(config, first_step, config.steps),
                 folder,
                 snapshot_every=config.snapshot_every,
                 snapshot=snapshot,
@@ -209,25 +209,18 @@ class _Data:
 
     def epoch(self, config: TokenizeConfig) -> Iterator[Batch]:
         """Return what was trained on once, or less where the run was shorter."""
-        loader = training_loader(
-            config.loader,
-            self.reader,
-            self.plan,
-            sfreq=self.contract.sfreq,
-            first_step=0,
-            last_step=min(config.steps, self.plan.steps_per_epoch),
-        )
-        return (batch.standardised() for batch in loader)
+        last_step = min(config.steps, self.plan.steps_per_epoch)
+        return (batch.standardised() for batch in self.loader(config, 0, last_step))
 
-    def loader(self, config: TokenizeConfig, first_step: int) -> Loader:
-        """Return the batches still to come."""
+    def loader(self, config: TokenizeConfig, first_step: int, last_step: int) -> Loader:
+        """Return the batches of some steps, the last one excluded."""
         return training_loader(
             config.loader,
             self.reader,
             self.plan,
             sfreq=self.contract.sfreq,
             first_step=first_step,
-            last_step=config.steps,
+            last_step=last_step,
         )
 
 
