@@ -17,7 +17,8 @@ from neurofm.nn.magnitude_phase import MagnitudePhase
 from neurofm.nn.octaves import octaves, to_unit_box
 from neurofm.nn.patch_convs import PatchConvs
 from neurofm.nn.rotary import Rotary
-from neurofm.published.luna_parts import Classify, Reconstruct, Unify
+from neurofm.nn.unify import Unify
+from neurofm.published.luna_parts import Classify, Reconstruct
 
 N_GROUPS = 4
 BASE = 10_000.0

@@ -1,4 +1,4 @@
-"""What LUNA (Döner et al., NeurIPS 2025) is made of beside its encoder: queries, heads, loss."""
+"""What LUNA (Döner et al., NeurIPS 2025) is made of beside its encoder: heads and loss."""
 
 from __future__ import annotations
 
@@ -8,42 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurofm.nn.block import Block
 from neurofm.nn.cross_attention import CrossAttention, CrossBlock
-from neurofm.nn.feedforward import FeedForward
 
 N_NAMES = 90  # channels and pairs of channels of the published table
-N_QUERY_BLOCKS = 3
 VISIBLE_WEIGHT, OVERLAP_WEIGHT = 0.05, 0.8
-
-
-class Unify(nn.Module):
-    """Learned queries gather the channels of one patch, and attend to each other."""
-
-    def __init__(self, n_queries: int, width: int, n_heads: int):
-        super().__init__()
-        hidden = 4 * width
-        self.queries = nn.Parameter(0.02 * torch.randn(n_queries, width))
-        self.norm_query, self.norm_key, self.norm_value = (nn.LayerNorm(width) for _ in range(3))
-        self.cross = CrossAttention(width, n_heads)
-        self.feedforward = FeedForward(width, hidden, norm=nn.LayerNorm(hidden))
-        self.blocks = nn.ModuleList(
-            Block(width, n_heads, attention="full", hidden=hidden) for _ in range(N_QUERY_BLOCKS)
-        )
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (N, C, E) of channels to (N, Q, E)."""
-        query = self.norm_query(self.queries)[None]
-        x = self.cross(query, self.norm_key(tokens), self.norm_value(tokens))
-        x = (x + self.feedforward(x))[:, :, None]  # a grid of one patch
-        for block in self.blocks:
-            x = block(x, None, None)
-        return x[:, :, 0]
-
-    def weights(self, tokens: Tensor) -> Tensor:
-        """Return how much each query looks at each channel, (N, Q, C)."""
-        query = self.norm_query(self.queries).expand(len(tokens), -1, -1)
-        return self.cross.weights(query, self.norm_key(tokens))
 
 
 class Reconstruct(nn.Module):
