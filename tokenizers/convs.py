@@ -147,11 +147,14 @@ class PatchConvTokens(nn.Module):
         self.spectrum = None if spectrum is None else nn.Linear(spectrum.n_features, width)
 
     def forward(self, patches: Tensor, present: Tensor | None = None) -> Tensor:
-        """Map patches (B, C, P, L) to tokens (B, C, P, D); `present` (B, C, P) are normed."""
-        flat = (
-            patches.reshape(-1, 1, patches.shape[-1]) if self.over_patch else patches.flatten(1, 2)
-        )
-        x = self.convs(flat, None if present is None else present.flatten(1))  # (., ., F, steps)
+        """Map patches (B, C, P, L) to tokens (B, C, P, D).
+
+        Norms over the window are of patches that are `present` (B, C, P).
+        """
+        if self.over_patch:
+            x = self.convs(patches.reshape(-1, 1, patches.shape[-1]))  # (., ., F, steps)
+        else:
+            x = self.convs(patches.flatten(1, 2), None if present is None else present.flatten(1))
         x = (
             (x.transpose(2, 3) if self.filters_fast else x)
             .flatten(2)

@@ -14,6 +14,7 @@ from neurofm.tokenizers.convs import (
     StridedConvConfig,
 )
 from neurofm.tokenizers.du_in import DuInConfig
+from neurofm.tokenizers.luna import LunaConfig
 from neurofm.tokenizers.merged import MergedPatchConfig
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.plane import PlanePatchConfig
@@ -26,6 +27,7 @@ TOKENIZERS = {
     "conv_patch": ConvPatchConfig,
     "plane_patch": PlanePatchConfig,
     "merged_patch": MergedPatchConfig,
+    "luna": LunaConfig,
     "labram_conv": LabramConvConfig,
     "cbramod_conv": CbramodConvConfig,
     "strided_conv": StridedConvConfig,
@@ -45,6 +47,7 @@ TokenizerConfig = Annotated[
     | ConvPatchConfig
     | PlanePatchConfig
     | MergedPatchConfig
+    | LunaConfig
     | LabramConvConfig
     | CbramodConvConfig
     | StridedConvConfig

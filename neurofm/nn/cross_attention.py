@@ -55,11 +55,13 @@ class CrossAttention(nn.Module):
             out = self._gather_before_mapping(q, key, value, present)
         else:
             k, v = self._heads(self.key(key)), self._heads(self.value(value))
-            out = attend(q.expand(len(k), -1, -1, -1), k, v, present)
+            out = attend(q.expand(k.shape[0], -1, -1, -1), k, v, present)
         return self.project_out(out.transpose(1, 2).flatten(-2))
 
     def _few(self, n: int, m: int) -> bool:
         """Tell whether it is less work to map n queries than m keys and values."""
+        if torch.compiler.is_exporting():  # a program is for any number
+            return False
         width = self.query.in_features
         return n * (width + m * (self.n_heads - 1)) < m * width / 2
 
@@ -78,7 +80,7 @@ class CrossAttention(nn.Module):
         offset = torch.einsum("nhqe,he->nhq", q, self.key.bias.unflatten(0, (self.n_heads, -1)))
         score = torch.baddbmm(
             offset.flatten(1)[..., None],
-            looks_for.expand(len(key), -1, -1),
+            looks_for.expand(key.shape[0], -1, -1),
             key.transpose(1, 2),
         )
         if present is not None:

@@ -132,7 +132,8 @@ def shape_of(encoder, batch):
 
 def sites_are_channels(parts):
     """Whether a channel is a site, and has the same number."""
-    return parts[0] not in {"plane_patch", "merged_patch", "brain_tokenizer", "du_in"}
+    several = {"plane_patch", "merged_patch", "luna", "brain_tokenizer", "du_in"}
+    return parts[0] not in several
 
 
 def replace_windows(batch, index):

@@ -9,8 +9,10 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.published.cbramod import CBraModConfig
 from neurofm.published.labram import LaBraMConfig
+from neurofm.published.luna import LUNAConfig
 from neurofm.signals import Batch
 from neurofm.tokenizers.convs import CbramodConvConfig, LabramConvConfig, StridedConvConfig
+from neurofm.tokenizers.luna import LunaConfig
 from neurofm.tokenizers.spectra import Magnitudes, MultiScaleSpectraConfig, StftConfig
 
 CONTRACT = SignalContract(sfreq=200, band_hz=(0.5, 75), window_s=3)
@@ -54,6 +56,47 @@ def test_normed_over_the_window_tokens_are_those_of_cbramod_before_its_place():
     batch = make_content_batch()
     tokens = published.embed(tokenizer.patches(batch.signal))
     torch.testing.assert_close(tokenizer(batch).content, tokens)
+
+
+@torch.no_grad()
+def test_normed_over_the_window_tokens_are_those_of_luna():
+    torch.manual_seed(1)
+    published = LUNAConfig(depth=1).build()
+    contract = SignalContract(sfreq=256, band_hz=(0.5, 75), window_s=1.25)
+    config = LunaConfig(
+        patch_s=40 / 256, inner=64, n_queries=4, n_filters=16, norm_over="window"
+    )  # fmt: skip
+    tokenizer = config.build(contract, 256)
+    assert isinstance(tokenizer.project, torch.nn.Identity)
+    for part in ("spectrum", "unify"):
+        getattr(tokenizer, part).load_state_dict(getattr(published, part).state_dict())
+    tokenizer.content.convs.load_state_dict(published.convs.state_dict())
+    batch = make_content_batch()
+    batch = replace(batch, signal=torch.randn(2, 3, 320), sfreq=256.0)
+    place = torch.randn(2, 3, 64)
+    tokenizer.place.of = lambda *_: place[:, :, None]
+    expected = (
+        published.unify(published.tokens(batch.signal, place)).flatten(1).unflatten(0, (2, 8))
+    )
+    for given in (batch, batch.to("cpu")):
+        torch.testing.assert_close(tokenizer(given).content[:, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_token_of_all_channels_knows_neither_their_order_nor_padding():
+    torch.manual_seed(1)
+    contract = SignalContract(sfreq=200, band_hz=(0.5, 75), window_s=3)
+    tokenizer, batch = LunaConfig().build(contract, 24).eval(), make_content_batch(n_channels=4)
+    batch.position[:] = 0.1 * torch.randn(2, 4, 3)
+    batch.located[:] = True
+    order = torch.tensor([2, 0, 3, 1])
+    turned = replace(
+        batch, **{k: v[:, order] for k, v in vars(batch).items() if torch.is_tensor(v)}
+    )
+    plain = tokenizer(batch)
+    torch.testing.assert_close(tokenizer(turned).content, plain.content, atol=1e-5, rtol=1e-5)
+    assert plain.content.shape == (2, 1, 3, 24)
+    moved = replace(batch, position=batch.position.flip(0))
+    assert (tokenizer(moved).content - plain.content).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("config", FORMS, ids=lambda c: c.name)
