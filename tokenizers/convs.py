@@ -60,11 +60,14 @@ class LabramConvConfig(_PatchConvsConfig):
             If patches do not fit the contract.
         """
         convs = PatchConvs(
-            self.n_filters, 4, kernels=(15, 3, 3), strides=(8, 1, 1), paddings=(7, 1, 1)
+            self.n_filters,
+            4,
+            kernels=(15, 3, 3),
+            strides=(8, 1, 1),
+            paddings=(7, 1, 1),
+            filters_fast=True,
         )
-        content = PatchConvTokens(
-            convs, self.patch_len(contract), width, filters_fast=True, norm_over=self.norm_over
-        )
+        content = PatchConvTokens(convs, self.patch_len(contract), width, norm_over=self.norm_over)
         return self.around(content, contract, width)
 
 
@@ -91,14 +94,18 @@ class CbramodConvConfig(_PatchConvsConfig):
             If patches do not fit the contract.
         """
         convs = PatchConvs(
-            self.n_filters, 5, kernels=(49, 3, 3), strides=(25, 1, 1), paddings=(24, 1, 1)
+            self.n_filters,
+            5,
+            kernels=(49, 3, 3),
+            strides=(25, 1, 1),
+            paddings=(24, 1, 1),
+            filters_fast=False,
         )
         length = self.patch_len(contract)
         content = PatchConvTokens(
             convs,
             length,
             width,
-            filters_fast=False,
             norm_over=self.norm_over,
             spectrum=Magnitudes(length, norm="forward"),
         )
@@ -117,8 +124,6 @@ class PatchConvTokens(nn.Module):
         Maps patches to filters times steps.
     patch_len, width : int
         L and D.
-    filters_fast : bool
-        Whether the filters of a step follow each other, or the steps of a filter.
     norm_over : "patch" or "window"
         What the norms run over.
     spectrum : Magnitudes, optional
@@ -131,14 +136,12 @@ class PatchConvTokens(nn.Module):
         patch_len: int,
         width: int,
         *,
-        filters_fast: bool,
         norm_over: NormOver,
         spectrum: Magnitudes | None = None,
     ):
         super().__init__()
         n_features = convs.n_features(patch_len)
         self.convs = convs
-        self.filters_fast = filters_fast
         self.over_patch = norm_over == "patch"
         self.project: nn.Module = nn.Identity()
         if self.over_patch or n_features != width:
@@ -152,14 +155,10 @@ class PatchConvTokens(nn.Module):
         Norms over the window are of patches that are `present` (B, C, P).
         """
         if self.over_patch:
-            x = self.convs(patches.reshape(-1, 1, patches.shape[-1]))  # (., ., F, steps)
+            x = self.convs(patches.reshape(-1, 1, patches.shape[-1]))
         else:
             x = self.convs(patches.flatten(1, 2), None if present is None else present.flatten(1))
-        x = (
-            (x.transpose(2, 3) if self.filters_fast else x)
-            .flatten(2)
-            .reshape(*patches.shape[:-1], -1)
-        )
+        x = x.reshape(*patches.shape[:-1], -1)
         if self.over_patch:
             x = torch.cat((x, log_amplitude(patches).to(x.dtype)), dim=-1)
         x = self.project(x)

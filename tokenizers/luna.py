@@ -88,14 +88,16 @@ class LunaTokenizer(Tokenizer):
             kernels=(kernel, 3, 3),
             strides=(max(1, length // 4), 1, 1),
             paddings=(kernel // 2, 1, 1),
+            filters_fast=True,
         )
-        content = PatchConvTokens(
-            convs, length, config.inner, filters_fast=True, norm_over=config.norm_over
-        )
+        content = PatchConvTokens(convs, length, config.inner, norm_over=config.norm_over)
         super().__init__(content, length, contract.sfreq, config.inner, config.place)
         self.width = width
         self.spectrum = MagnitudePhase(length, config.inner)
         self.unify = Unify(config.n_queries, config.inner, config.n_heads)
+        for layer in (*self.unify.modules(), *self.spectrum.modules()):
+            if isinstance(layer, nn.Linear):
+                initialise_linear(layer)
         self.project: nn.Module = nn.Identity()
         if config.n_queries * config.inner != width:
             self.project = nn.Linear(config.n_queries * config.inner, width)

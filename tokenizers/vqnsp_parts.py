@@ -72,9 +72,14 @@ class VqnspArchitecture(PatchConfig, CodebookConfig):
     def embedding(self, patch_len: int, width: int) -> PatchConvTokens:
         """Return LaBraM's temporal convolutions of a patch, each normed within it."""
         convs = PatchConvs(
-            self.n_filters, 4, kernels=(15, 3, 3), strides=(8, 1, 1), paddings=(7, 1, 1)
+            self.n_filters,
+            4,
+            kernels=(15, 3, 3),
+            strides=(8, 1, 1),
+            paddings=(7, 1, 1),
+            filters_fast=True,
         )
-        return PatchConvTokens(convs, patch_len, width, filters_fast=True, norm_over="patch")
+        return PatchConvTokens(convs, patch_len, width, norm_over="patch")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

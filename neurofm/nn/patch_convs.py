@@ -23,6 +23,8 @@ class PatchConvs(nn.Module):
         Groups of filters that share a mean and a variance.
     kernels, strides, paddings : sequence of int
         Of each convolution, in samples.
+    filters_fast : bool
+        Whether the filters of a step follow each other, or the steps of a filter.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class PatchConvs(nn.Module):
         kernels: Sequence[int],
         strides: Sequence[int],
         paddings: Sequence[int],
+        filters_fast: bool,
     ):
         super().__init__()
         self.n_filters = n_filters
+        self.filters_fast = filters_fast
         self.shapes = tuple(zip(kernels, strides, paddings, strict=True))
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
@@ -62,17 +66,26 @@ class PatchConvs(nn.Module):
 
         Returns
         -------
-        Tensor, shape (B, N, F, L)
-            Filters, and steps of each.
+        Tensor, shape (B, N, F L)
+            Steps of filters.
         """
         here = None if present is None else present[:, None, :, None]
         if self._few_samples(patches.shape[-1]):
-            return self._by_maps(patches, here)
-        x = patches[:, None]  # (B, F, N, L): in one piece for norms, and for what bends
-        for conv, norm, (_, s, p) in self._steps():
+            x = self._by_maps(patches, here).transpose(2, 3)
+        else:
+            x = self._by_convolutions(patches, here)
+        x = x.permute(0, 2, 3, 1) if self.filters_fast else x.transpose(1, 2)
+        # rearranged before it bends: gradients then come in the order of what they bend back
+        return F.gelu(x.flatten(2))
+
+    def _by_convolutions(self, patches: Tensor, here: Tensor | None) -> Tensor:
+        """Return what is to bend last, (B, F, N, L)."""
+        x = patches[:, None]  # in one piece for norms, and for what bends
+        for i, (conv, norm, (_, s, p)) in enumerate(self._steps()):
+            x = F.gelu(x) if i else x
             x = F.conv2d(x, conv.weight[:, :, None], conv.bias, stride=(1, s), padding=(0, p))
-            x = F.gelu(group_norm_over_window(x, norm, here))
-        return x.transpose(1, 2)
+            x = group_norm_over_window(x, norm, here)
+        return x
 
     def _steps(self) -> Iterator[tuple[nn.Conv1d, nn.GroupNorm, tuple[int, int, int]]]:
         return zip(self.convs, self.norms, self.shapes, strict=True)  # type: ignore[arg-type]
@@ -86,9 +99,14 @@ class PatchConvs(nn.Module):
         return True
 
     def _by_maps(self, patches: Tensor, here: Tensor | None) -> Tensor:
-        """Convolve by one matrix for all samples of a patch: more sums, but in longer rows."""
+        """Do so by one matrix for all samples of a patch: more sums, but in longer rows.
+
+        Returns (B, F, L, N).
+        """
         x = patches.transpose(1, 2)  # (B, F L, N)
-        for conv, norm, (_, s, p) in self._steps():
+        here = None if here is None else here.transpose(2, 3)
+        for i, (conv, norm, (_, s, p)) in enumerate(self._steps()):
+            x = F.gelu(x) if i else x
             n_out = conv.out_channels
             maps = as_maps(conv.weight, x.shape[1] // conv.in_channels, s, p)
             x = torch.baddbmm(
@@ -96,10 +114,9 @@ class PatchConvs(nn.Module):
                 maps.expand(x.shape[0], -1, -1),
                 x,
             )
-            grouped = x.unflatten(1, (n_out, -1))  # (B, F, L, N)
-            there = None if here is None else here.transpose(2, 3)
-            x = F.gelu(group_norm_over_window(grouped, norm, there)).flatten(1, 2)
-        return x.unflatten(1, (self.n_filters, -1)).permute(0, 3, 1, 2)
+            grouped = x.unflatten(1, (n_out, -1))
+            x = group_norm_over_window(grouped, norm, here).flatten(1, 2)
+        return x.unflatten(1, (self.n_filters, -1))
 
 
 def as_maps(weight: Tensor, n_samples: int, stride: int, padding: int) -> Tensor:

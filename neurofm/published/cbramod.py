@@ -71,7 +71,12 @@ class CBraMod(nn.Module):
         super().__init__()
         width = config.width
         self.convs = PatchConvs(
-            N_FILTERS, N_GROUPS, kernels=(49, 3, 3), strides=(25, 1, 1), paddings=(24, 1, 1)
+            N_FILTERS,
+            N_GROUPS,
+            kernels=(49, 3, 3),
+            strides=(25, 1, 1),
+            paddings=(24, 1, 1),
+            filters_fast=False,
         )
         if self.convs.n_features(config.patch_len) != width:
             raise ConfigError(
@@ -94,7 +99,7 @@ class CBraMod(nn.Module):
         if hide is not None:
             patches = torch.where(hide[..., None], self.mask_patch, patches)
         n_channels = patches.shape[1]
-        samples = self.convs(patches.flatten(1, 2)).flatten(2).unflatten(1, (n_channels, -1))
+        samples = self.convs(patches.flatten(1, 2)).unflatten(1, (n_channels, -1))
         magnitude = torch.fft.rfft(patches, dim=-1, norm="forward").abs()
         tokens = samples + self.spectrum(magnitude)
         return tokens + self.place(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

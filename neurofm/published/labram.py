@@ -117,9 +117,7 @@ class LaBraM(nn.Module):
 
     def embed(self, patches: Tensor) -> Tensor:
         """Map patches (B, C, P, patch_len) to tokens (B, C P, D) without place."""
-        x = self.convs(patches.flatten(1, 2))
-        # steps slow, filters fast
-        return x if self.config.n_filters is None else x.transpose(2, 3).flatten(2)
+        return self.convs(patches.flatten(1, 2))
 
     def place(self, x: Tensor, names: Tensor, n_patches: int) -> Tensor:
         """Add places to tokens (B, C P, D) and put the class token before them."""
@@ -184,7 +182,12 @@ class LaBraM(nn.Module):
 
 def _patch_convs(n_filters: int, config: LaBraMConfig) -> PatchConvs:
     convs = PatchConvs(
-        n_filters, N_GROUPS, kernels=(15, 3, 3), strides=(8, 1, 1), paddings=(7, 1, 1)
+        n_filters,
+        N_GROUPS,
+        kernels=(15, 3, 3),
+        strides=(8, 1, 1),
+        paddings=(7, 1, 1),
+        filters_fast=True,
     )
     if convs.n_features(config.patch_len) != config.width:
         raise ConfigError(

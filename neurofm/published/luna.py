@@ -128,9 +128,7 @@ class LUNA(nn.Module):
 
     def embed(self, patches: Tensor) -> Tensor:
         """Map patches (B, C, S, patch_len) to features of their course, (B, C, S, E)."""
-        x = self.convs(patches.flatten(1, 2))
-        # steps slow, filters fast
-        return x.transpose(2, 3).flatten(2).unflatten(1, patches.shape[1:3])
+        return self.convs(patches.flatten(1, 2)).unflatten(1, patches.shape[1:3])
 
     def locate(self, position: Tensor, jitter: Tensor | None = None) -> Tensor:
         """Encode positions (B, C, 3) in any unit, (B, C, E).
@@ -235,6 +233,7 @@ def _patch_convs(config: LUNAConfig) -> PatchConvs:
         kernels=(kernel, 3, 3),
         strides=(config.patch_len // 4, 1, 1),
         paddings=(kernel // 2, 1, 1),
+        filters_fast=True,
     )
     if convs.n_features(config.patch_len) != config.width:
         raise ConfigError(

@@ -8,9 +8,11 @@ from neurofm.nn.patch_convs import PatchConvs, as_maps
 FORMS = {"convolved": 50, "mapped": 21}  # samples in a patch: many beside the kernel, or few
 
 
-def convs():
+def convs(*, filters_fast=False):
     torch.manual_seed(0)
-    part = PatchConvs(8, 4, kernels=(15, 3), strides=(8, 1), paddings=(7, 1))
+    part = PatchConvs(
+        8, 4, kernels=(15, 3), strides=(8, 1), paddings=(7, 1), filters_fast=filters_fast
+    )
     for norm in part.norms:
         torch.nn.init.normal_(norm.weight)
         torch.nn.init.normal_(norm.bias)
@@ -44,8 +46,16 @@ def test_patches_of_few_samples_are_mapped_to_the_same_numbers_and_gradients(som
 
 def test_features_are_filters_times_steps():
     part = convs()
-    assert part(torch.randn(2, 5, 50)).shape == (2, 5, 8, 7)
+    assert part(torch.randn(2, 5, 50)).shape == (2, 5, 8 * 7)
     assert part.n_features(50) == 8 * 7
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_filters_follow_each_other_or_steps_do(form):
+    x = torch.randn(2, 5, FORMS[form])
+    steps_fast = convs()(x).unflatten(-1, (8, -1))
+    fast = convs(filters_fast=True)(x)
+    torch.testing.assert_close(fast, steps_fast.transpose(2, 3).flatten(2))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -22,7 +22,9 @@ def run(entry, fixture, weights, inputs):
         },
     ) as seen:
         found["output.reconstruction"] = model(x)
-        found["mid.conv_branch"] = seen.pop("convs").transpose(1, 2)
+        found["mid.conv_branch"] = (
+            seen.pop("convs").unflatten(-1, (model.convs.n_filters, -1)).transpose(1, 2)
+        )
         found["mid.block1_spatial_attention"] = seen.pop("sites").transpose(1, 2).flatten(0, 1)
         found["mid.block1_temporal_attention"] = seen.pop("patches").flatten(0, 1)
         found |= seen
