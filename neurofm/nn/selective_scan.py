@@ -11,6 +11,7 @@ B windows, L steps, D channels, N state, G groups of channels that share B and C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -91,12 +92,18 @@ def selective_scan(  # noqa: PLR0913 - the operands of the original, in its orde
         n_windows, n_channels, n_steps = u.shape
         if state is None:
             state = step.new_zeros(n_windows, n_channels, A.shape[1])
+        inputs, outputs = (_per_step(t, n_windows, n_steps).to(exact) for t in (B, C))
+        if inputs.shape[2] != outputs.shape[2]:
+            n_groups = math.lcm(inputs.shape[2], outputs.shape[2])
+            inputs, outputs = (
+                t.repeat_interleave(n_groups // t.shape[2], 2) for t in (inputs, outputs)
+            )
         y, last, _ = _scan(
             wide.transpose(1, 2),
             step.transpose(1, 2),
             A.to(exact),
-            _per_step(B, n_windows, n_steps).to(exact),
-            _per_step(C, n_windows, n_steps).to(exact),
+            inputs,
+            outputs,
             state.to(exact),
         )
         y = y.transpose(1, 2)

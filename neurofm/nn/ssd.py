@@ -106,7 +106,7 @@ def ssd_scan(  # noqa: PLR0913 - the operands of the original, in its order
             step = step + dt_bias.to(exact)
         if dt_softplus:
             step = F.softplus(step)
-        if dt_limit != (0.0, float("inf")):
+        if not dt_softplus or dt_limit != (0.0, float("inf")):
             step = step.clamp(*dt_limit)
         n_windows, _, n_heads, n_features = x.shape
         if state is None:

@@ -27,6 +27,10 @@ MAMBA2 = (
 )
 
 
+# what the original takes where nothing is said, and our configs do not
+DEFAULTS: dict[str, dict[str, Any]] = {"mamba1": {}, "mamba2": {"d_state": 128, "headdim": 64}}
+
+
 class MixerConfig(Config):
     """A mixer by itself.
 
@@ -63,7 +67,7 @@ def mixer_config(version: str, constructor: Mapping[str, Any]) -> MixerConfig:
     if "dt_limit" in values:
         least, greatest = (float(limit) for limit in values["dt_limit"])
         values["dt_limit"] = [least, None if greatest == float("inf") else greatest]
-    values = {"width": width, "mixer": {"name": version, **values}}
+    values = {"width": width, "mixer": {"name": version, **DEFAULTS[version], **values}}
     return parse_config(MixerConfig, values, where=f"constructor of {version}")
 
 

@@ -142,12 +142,38 @@ def test_step_sizes_of_heads_are_limited_after_the_softplus():
     torch.testing.assert_close((y, last), expected)
 
 
+def test_step_sizes_of_heads_are_never_negative():
+    x, dt, A, B, C, state = head_operands(1, 2, 20, 3, 1, 2)
+    bias = torch.tensor([-1.0, 0.2]).double()
+    expected = head_recurrence(x, (dt + bias).clamp_min(0), A, B, C, state)
+    torch.testing.assert_close(ssd_scan(x, dt, A, B, C, dt_bias=bias, state=state), expected)
+
+
 def test_maps_that_are_fixed_a_channel_are_taken_too():
     u, delta, A, _, _, state = selective_operands(2, 3, 20, 4, 1)
     B, C = torch.randn(2, 3, 4).double()
     per_step = [t.expand(2, 20, 3, 4).permute(0, 2, 3, 1) for t in (B, C)]
     torch.testing.assert_close(
         scan(u, delta, A, B, C, state=state), recurrence(u, delta, A, *per_step, state)
+    )
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(1, 2), (3, 2), (6, 1), (0, 3), (2, 0)])
+def test_maps_in_and_out_may_be_shared_by_groups_of_their_own(n_in, n_out):
+    u, delta, A, _, _, state = selective_operands(2, 6, 20, 4, 1)
+
+    def maps(n_groups):
+        return torch.randn(2, n_groups, 4, 20).double() if n_groups else torch.randn(6, 4).double()
+
+    def by_channel(value):
+        if value.ndim == 2:
+            return value.expand(2, 20, 6, 4).permute(0, 2, 3, 1)
+        return value.repeat_interleave(6 // value.shape[1], 1)
+
+    B, C = maps(n_in), maps(n_out)
+    torch.testing.assert_close(
+        scan(u, delta, A, B, C, state=state),
+        recurrence(u, delta, A, by_channel(B), by_channel(C), state),
     )
 
 
