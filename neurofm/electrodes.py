@@ -11,16 +11,20 @@ from neurofm.errors import unknown_name
 
 _OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 _PREFIX = re.compile(r"^(?:EEG|POL)[\s_:]+", re.IGNORECASE)
+# both ears or mastoids, as sleep laboratories write them: ``(M1+M2)/2``, ``LER``, ``CLE``
+_BOTH = r"\(?[AM]1\+?[AM]2\)?(?:/2)?|LE|LER|CLE|LINKED[\s_]?(?:EARS?|MASTOIDS?)"
 _REFERENCE = re.compile(
-    r"^(?P<active>.*?)[\s_-]+(?P<label>REF|LE|AR|AVG?|CAR|A1|A2|A1A2|M1|M2)$", re.IGNORECASE
+    r"^(?P<active>.*?)(?:[\s_-]+|\s*[:/]\s*)"
+    rf"(?:(?P<both>{_BOTH})|(?P<label>REF|AR|AVG?|CAR|A1|A2|M1|M2))$",
+    re.IGNORECASE,
 )
 # what a suffix says of the reference; `Ref` says that there is one, and nothing else
 _REFERENCES = {
-    "REF": None, "LE": "A1+A2", "A1A2": "A1+A2", "AR": "average", "AV": "average",
-    "AVG": "average", "CAR": "average", "A1": "A1", "A2": "A2", "M1": "M1", "M2": "M2",
+    "REF": None, "AR": "average", "AV": "average", "AVG": "average", "CAR": "average",
+    "A1": "A1", "A2": "A2", "M1": "M1", "M2": "M2",
 }  # fmt: skip
 _EARS = ("A1", "A2", "M1", "M2")
-_PAIR = re.compile(r"^(?P<active>[^\s–-]+)\s*[–-]\s*(?P<other>[^\s–-]+)$")
+_PAIR = re.compile(r"^(?P<active>[^\s:/–-]+)\s*[:/–-]\s*(?P<other>[^\s:/–-]+)$")
 # digits inside a shaft's name are its own (``2LA3``), unless a dash follows (``A1-A2``)
 _CONTACT = re.compile(r"^(?P<shaft>(?!.*\d\s*[–-])(?=.*[^\W\d_]).*\D)(?P<number>\d+)$")
 # so many pairs with the same second electrode are a montage with that reference
@@ -164,9 +168,13 @@ def _lead(name: str) -> Lead:
         return Lead(name=known, active=known)
     match = _REFERENCE.match(bare)
     known = ten_twenty(match["active"]) if match else None
-    # ear against ear is a derivation, not an electrode with a reference
-    if match and known and not (known in _EARS and match["label"].upper() in _EARS):
-        return Lead(name=known, active=known, reference=_REFERENCES[match["label"].upper()])
+    if match and known:
+        if match["both"]:
+            both = "M1+M2" if "M" in match["both"].upper() else "A1+A2"
+            return Lead(name=known, active=known, reference=both)
+        # ear against ear is a derivation, not an electrode with a reference
+        if not (known in _EARS and match["label"].upper() in _EARS):
+            return Lead(name=known, active=known, reference=_REFERENCES[match["label"].upper()])
     if match := _PAIR.match(bare):
         active, other = ten_twenty(match["active"]), ten_twenty(match["other"])
         if active and other:

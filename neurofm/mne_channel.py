@@ -19,6 +19,8 @@ _DEVICE = (0, 1)  # helmets whose frame is called unknown are in their own
 _TALAIRACH = (2003, 2004, 2005, 2006)
 # a sensor farther than this from the middle of the head, or of the helmet, measures no brain
 _FARTHEST_M = 0.5
+# no scalp lies this close to the middle of its head: metres were given in another unit
+_SMALLEST_HEAD_M = 0.03
 _UNITS = {107: "V", 112: "T", 201: "T/m"}
 
 
@@ -95,7 +97,9 @@ Row = tuple[str, SensorKind, np.ndarray, np.ndarray, Knowledge, str | None]
 _ZERO = np.zeros(3, np.float32)
 
 
-def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | None) -> Row:
+def read_channel(
+    ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | None, *, trusted: bool = True
+) -> Row:
     """Read what a channel is and where it sits.
 
     Parameters
@@ -106,6 +110,8 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | No
         What its name says, if it is EEG.
     to_head : ndarray, shape (4, 4), or None
         The device-to-head transform.
+    trusted : bool
+        False if the position in the file is none; see `shrunken`.
 
     Raises
     ------
@@ -117,7 +123,7 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | No
         raise SensorError(f"channel {ch['ch_name']!r} is not a brain sensor")
     _require_unit(ch, kind)
     loc = np.asarray(ch["loc"], float)
-    measured = bool(np.abs(loc[:3]).max() > 1e-6) and on_head(loc[:3])
+    measured = trusted and bool(np.abs(loc[:3]).max() > 1e-6) and on_head(loc[:3])
     name = ch["ch_name"].strip()
     if kind in MEG_KINDS:
         if not measured:
@@ -143,6 +149,12 @@ def read_channel(ch: dict[str, Any], lead: Lead | None, to_head: np.ndarray | No
 def on_head(position: np.ndarray) -> bool:
     """Tell whether a position can be that of a sensor: files give millimetres as metres, too."""
     return bool(np.isfinite(position).all() and np.abs(position).max() < _FARTHEST_M)
+
+
+def shrunken(places: np.ndarray) -> bool:
+    """Tell whether electrodes of a scalp, shape (n, 3), lie too close together for any head."""
+    reach = np.linalg.norm(places[np.isfinite(places).all(axis=1)], axis=1)
+    return bool(len(reach) and 0 < reach.max() < _SMALLEST_HEAD_M)
 
 
 def _frame(ch: dict[str, Any]) -> Knowledge:

@@ -13,7 +13,7 @@ import numpy as np
 from neurofm.electrodes import Lead, read_leads
 from neurofm.errors import SensorError
 from neurofm.kinds import MEG_KINDS, Knowledge, SensorKind
-from neurofm.mne_channel import EEG_CH, kind_of, read_channel
+from neurofm.mne_channel import EEG_CH, kind_of, read_channel, shrunken
 
 if TYPE_CHECKING:
     import mne
@@ -242,7 +242,11 @@ def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sen
     chosen = list(picks) if picks is not None else brain_picks(info)
     leads = _leads(info)
     to_head = _device_to_head(info)
-    rows = [read_channel(info["chs"][i], leads.get(i), to_head) for i in chosen]
+    tiny = scalp_shrunken(info)
+    rows = [
+        read_channel(info["chs"][i], leads.get(i), to_head, trusted=not (tiny and i in leads))
+        for i in chosen
+    ]
     average = _average_reference(info)
     return Sensors(
         ch_names=tuple(r[0] for r in rows),
@@ -259,6 +263,12 @@ def sensors_from_info(info: mne.Info, picks: Iterable[int] | None = None) -> Sen
 def brain_picks(info: mne.Info) -> list[int]:
     """Return the indices of channels that are brain sensors, reference magnetometers included."""
     return [i for i, ch in enumerate(info["chs"]) if kind_of(ch) is not None]
+
+
+def scalp_shrunken(info: mne.Info) -> bool:
+    """Tell whether the positions of a recording's EEG channels are too close together."""
+    places = [ch["loc"][:3] for ch in info["chs"] if int(ch["kind"]) == EEG_CH]
+    return shrunken(np.array(places, float).reshape(-1, 3))
 
 
 def _leads(info: mne.Info) -> dict[int, Lead]:

@@ -19,15 +19,24 @@ ChannelType = Literal["eeg", "seeg", "ecog", "dbs", "stim", "drop"]
 _NOT_BRAIN = re.compile(
     r"(?:^|[\s_:.+-])"
     r"(?:[EK][CK]G|[HVLR]?EOG|EMG|DC|STI|STATUS|STIM|TRIG(?:GER)?|RESP(?:IRATION)?|PHOTIC|"
-    r"SPO2|PLETH|PULSE|GSR|EDA|TEMP|MARKER|EVENTS?)"
+    r"SPO2|PLETH|PULSE|GSR|EDA|TEMP|MARKER|EVENTS?|VNS|IBI|BURSTS|SUPPR)"
     r"(?:[LRHV]|\s*\d+)?(?=$|[\s_:.+-])",
     re.IGNORECASE,
 )
+# The corners of the eyes, as sleep laboratories and epilepsy units call them; `LOC1` is a contact.
+_EYES = re.compile(
+    r"^(?:EEG[\s_]+)?(?:[LR]OC(?:\s*[-:/]\s*(?:[AM][12]|REF|LE|AR|[LR]OC|Fpz?))?"
+    r"|E[12]\s*[-:/]\s*[AM][12])$",
+    re.IGNORECASE,
+)
+# a placeholder in the file: no letter and no digit, but for the number a reader gave it
+_NOTHING = re.compile(r"^[\W_]*(?:-\d+)?$")
 
 
 def looks_not_brain(name: str) -> bool:
     """Tell whether a channel's name says, as a whole word, that it is no brain sensor."""
-    return _NOT_BRAIN.search(name.strip()) is not None
+    name = name.strip()
+    return any(pattern.search(name) is not None for pattern in (_NOT_BRAIN, _EYES, _NOTHING))
 
 
 def rename_channels(raw: mne.io.BaseRaw, wanted: Mapping[str, str], where: str) -> None:

@@ -9,10 +9,19 @@ from typing import Any
 import mne
 import numpy as np
 
+from neurofm.electrodes import normalise_name
 from neurofm.errors import SensorError, SignalError
 from neurofm.mne_channel import on_head
 from neurofm.preprocessing.magic import Facts
-from neurofm.sensors import MEG_KINDS, Knowledge, SensorKind, Sensors, kind_of, sensors_from_info
+from neurofm.sensors import (
+    MEG_KINDS,
+    Knowledge,
+    SensorKind,
+    Sensors,
+    kind_of,
+    scalp_shrunken,
+    sensors_from_info,
+)
 
 # what a file beside the recording calls the frame of its positions
 _FRAMES = {"mni": Knowledge.MNI, "scan": Knowledge.SCAN}
@@ -62,13 +71,14 @@ def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
     Sensors
         One entry per pick.
     """
-    labels = [label_of(info["ch_names"][i], facts) for i in picks]
+    names = [info["ch_names"][i] for i in picks]
+    labels = [label_of(name, facts) for name in names]
     if facts.duplicates:
         info = info.copy()
         with info._unlock():
             for i, label in zip(picks, labels, strict=True):
                 info["chs"][i]["ch_name"] = label
-    with _naming(where):
+    with _naming(where, _said_twice(names, labels)):
         sensors = sensors_from_info(info, picks)
     facts.notes += _off_head_notes(info, picks, sensors)
     electric = [kind not in MEG_KINDS for kind in sensors.kind]
@@ -88,7 +98,13 @@ def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
 
 def _off_head_notes(info: mne.Info, picks: list[int], sensors: Sensors) -> list[str]:
     """Name the channels whose position is on no head, and say what is used instead."""
-    far = [row for row, i in enumerate(picks) if not on_head(info["chs"][i]["loc"][:3])]
+    tiny = scalp_shrunken(info)
+    far = [
+        row
+        for row, i in enumerate(picks)
+        if not on_head(info["chs"][i]["loc"][:3])
+        or (tiny and sensors.kind[row] == SensorKind.EEG and np.any(info["chs"][i]["loc"][:3]))
+    ]
     # what no file gives a position of has not-a-number for one
     far = [row for row in far if np.isfinite(info["chs"][picks[row]]["loc"][:3]).all()]
     if not far:
@@ -115,13 +131,24 @@ def _on_template(sensors: Sensors, labels: list[str], facts: Facts) -> Sensors:
     return sensors.evolve(position=position, known=known)
 
 
+def _said_twice(names: list[str], labels: list[str]) -> str | None:
+    """Return what to do about names of which several mean one electrode; None if there is none."""
+    alike: dict[str, list[str]] = {}
+    for name, label in zip(names, labels, strict=True):
+        alike.setdefault(normalise_name(label), []).append(name.strip())
+    twins = [name for group in alike.values() for name in group[1:]]
+    settings = ", ".join(f"{name!r}: drop" for name in twins[:4])
+    return f"`channels: {{{settings}}}` in the source, or `rename` them" if twins else None
+
+
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Say which file an error about a sensor is about."""
+def _naming(where: str, twins: str | None = None) -> Iterator[None]:
+    """Say which file an error about a sensor is about, and what to do about `twins`."""
     try:
         yield
     except SensorError as error:
-        raise SensorError(f"{where}: {error.problem}", hint=error.hint) from None
+        hint = twins if error.problem.startswith("channel names") else None
+        raise SensorError(f"{where}: {error.problem}", hint=hint or error.hint) from None
 
 
 def position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list[str]:

@@ -39,6 +39,13 @@ def test_a_second_electrode_that_all_share_is_the_reference():
     np.testing.assert_allclose(sensors.position[1], template_positions()["C3"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["F3-C3", "F3:C3", "F3/C3", "EEG F3 / C3", "F3 – C3"])
+def test_a_derivation_is_written_in_many_ways(name):
+    sensors = eeg(name)
+    assert sensors.ch_names == ("F3-C3",) and sensors.reference == ("C3",)
+    assert sensors.bipolar.all()
+
+
 def test_two_derivations_of_a_sleep_recording_are_derivations():
     sensors = eeg("EEG Fpz-Cz", "EEG Pz-Oz")
     assert sensors.ch_names == ("Fpz-Cz", "Pz-Oz") and sensors.bipolar.all()
@@ -53,7 +60,9 @@ def test_what_is_picked_changes_no_name():
 @pytest.mark.parametrize(
     ("name", "reference"),
     [("EEG C3-A2", "A2"), ("F4-M1", "M1"), ("Fz-LE", "A1+A2"), ("Cz-AVG", "average"),
-     ("Cz-Ref", None), ("Cz", None)],
+     ("Cz-Ref", None), ("Cz", None), ("C3:M2", "M2"), ("C4/A1", "A1"), ("EEG F3-LER", "A1+A2"),
+     ("EEG O1-CLE", "A1+A2"), ("C3-(M1+M2)/2", "M1+M2"), ("C3-M1M2", "M1+M2"),
+     ("Pz-linked mastoids", "M1+M2"), ("Pz-Linked Ears", "A1+A2")],
 )  # fmt: skip
 def test_suffixes_tell_the_reference_or_only_that_there_is_one(name, reference):
     sensors = eeg(name)

@@ -2,6 +2,7 @@ import mne
 import numpy as np
 import pytest
 
+from neurofm.electrodes import template_positions
 from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.channels import looks_not_brain
 from neurofm.preprocessing.from_mne import recording_from_raw
@@ -16,15 +17,18 @@ ME = Entities(dataset="d", subject="1")
 @pytest.mark.parametrize(
     "name",
     ["ECG ECG", "EKG1", "EEG EKG-Ref", "EOG", "VEOG", "HEOGL", "EOG1", "EMG 2", "DC01", "STI 014",
-     "Status", "RESP", "Photic", "POL EKG2", "TRIG", "EOG-L"],
+     "Status", "RESP", "Photic", "POL EKG2", "TRIG", "EOG-L", "LOC", "EEG ROC-REF", "LOC-ROC",
+     "E1-M2", "E2:M1", "VNS", "IBI", "-", "--1", ".", ""],
 )  # fmt: skip
 def test_whole_words_tell_what_is_no_brain_sensor(name):
     assert looks_not_brain(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["Fp1", "EEG Cz-Ref", "A1", "M2", "DC'1", "LEMG'3", "STIR1", "PECG", "L'1", "Resperate"]
-)
+    "name",
+    ["Fp1", "EEG Cz-Ref", "A1", "M2", "DC'1", "LEMG'3", "STIR1", "PECG", "L'1", "Resperate",
+     "LOC1", "ROC-1", "LOC'2", "E1", "E12", "7", "L-1"],
+)  # fmt: skip
 def test_parts_of_words_tell_nothing(name):
     assert not looks_not_brain(name)
 
@@ -107,10 +111,29 @@ def test_names_that_are_one_when_normalised_are_refused_by_name(make_raw):
 
 def test_labels_that_a_file_has_twice_are_refused_until_one_is_dropped(test_data):
     raw, facts = open_raw(test_data / "formats" / "edf_edge" / "duplicate_channel_labels.edf")
-    with pytest.raises(SensorError, match=r"labels\.edf: channel names occur more than once: F1"):
+    says = r"labels\.edf: channel names occur more than once: F1\n.*'EEG F1-Ref-1': drop"
+    with pytest.raises(SensorError, match=says):
         recording_from_raw(raw, ME, facts=facts)
     recording = recording_from_raw(raw, ME, facts=facts, channels={"EEG F1-Ref-1": "drop"})
     assert recording.sensors.ch_names == ("F1", "F2")
+
+
+def test_positions_too_close_together_for_any_head_are_not_used(make_raw):
+    names = ("Fp1", "Cz", "O1", "P3")
+    where = {name: np.array(template_positions()[name]) for name in names}
+    montage = mne.channels.make_dig_montage(where, coord_frame="head")
+    raw = make_raw(names=names).set_montage(montage)
+    right = recording_from_raw(raw, ME)
+    assert set(right.sensors.known) == {Knowledge.MEASURED} and notes_of(right) == []
+    for factor in (0.1, 0.001):  # centimetres, or metres, that were said to be millimetres
+        small = raw.copy()
+        for ch in small.info["chs"]:
+            ch["loc"][:3] *= factor
+        recording = recording_from_raw(small, ME)
+        assert set(recording.sensors.known) == {Knowledge.TEMPLATE}
+        (note,) = notes_of(recording)
+        assert note.startswith("positions in the file that are on no head, not used: Fp1, Cz")
+        np.testing.assert_allclose(recording.sensors.position, right.sensors.position, atol=1e-3)
 
 
 def test_a_recording_without_any_position_is_refused_unless_allowed(make_raw):
