@@ -48,7 +48,7 @@ def make_store(path: Path, n_recordings: int, minutes: float) -> None:
         commit(path, [write_recording(path, recording, quality={}, provenance={})])
 
 
-def read_all(path: Path, threads: int) -> None:
+def read_all(path: Path, workers: int) -> None:
     """Go through one epoch; print windows, and megabytes before and after."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     store = open_store(path)
@@ -57,7 +57,7 @@ def read_all(path: Path, threads: int) -> None:
         store.index, n_times=n_times, patches=int(WINDOW_S), token_budget=4096, seed=0
     )
     loader = Loader(
-        store, plan, n_times=n_times, sfreq=SFREQ, last_step=plan.steps_per_epoch, threads=threads
+        store, plan, n_times=n_times, sfreq=SFREQ, last_step=plan.steps_per_epoch, workers=workers
     )
     windows = sum(len(batch) for batch in loader)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -69,11 +69,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recordings", type=int, default=40, help="in the smallest store")
     parser.add_argument("--minutes", type=float, default=1.0, help="length of a recording")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
-        read_all(args.read, args.threads)
+        read_all(args.read, args.workers)
         return
     print(f"{'recordings':>10}{'windows':>10}{'MB float32':>12}{'MB before':>11}{'peak MB':>9}")
     with tempfile.TemporaryDirectory(prefix="neurofm-memory-") as folder:
@@ -86,8 +86,8 @@ def main() -> None:
                 __file__,
                 "--read",
                 str(path),
-                "--threads",
-                str(args.threads),
+                "--workers",
+                str(args.workers),
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             windows, before, after = (float(value) for value in done.stdout.split())

@@ -226,7 +226,7 @@ def ways_of_store(path: Path) -> list[Way]:
             sfreq=SFREQ,
             first_step=first,
             last_step=first + 10**6,
-            threads=2,
+            workers=2,
             scale_late=scale_late,
         ):
             yield batch.standardised() if standardise else batch

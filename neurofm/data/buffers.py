@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _PAGE = 1 << 21  # the system hands out large memory in pages of this size
+
+
+class Memory(Protocol):
+    """Where the samples of a batch lie.
+
+    Attributes
+    ----------
+    filled : bool
+        Whether they are there already, because another process read them.
+    """
+
+    filled: bool
+
+    def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+        """Return a tensor of a shape, and of the type that numpy calls so."""
 
 
 class Buffers:
@@ -26,6 +42,8 @@ class Buffers:
         Whether to use memory that a GPU copies from without the processor; by default where
         there is a GPU, unless this is a worker process of a DataLoader.
     """
+
+    filled = False
 
     def __init__(self, keep: int, *, pinned: bool | None = None):
         in_worker = torch.utils.data.get_worker_info() is not None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurofm.data.buffers import Buffers
+from neurofm.data.buffers import Buffers, Memory
 from neurofm.data.plan import WindowRef
 from neurofm.errors import ConfigError, SensorError
 from neurofm.readers import CodeReader, CountReader, WindowReader
@@ -28,7 +28,7 @@ def collate(
     targets: Sequence[int] | None = None,
     n_channels: int | None = None,
     scale_late: bool = False,
-    buffers: Buffers | None = None,
+    buffers: Memory | None = None,
 ) -> Batch:
     """Read windows into one batch.
 
@@ -48,7 +48,7 @@ def collate(
         Channels of the batch; by default those of its widest montage.
     scale_late : bool
         Hand on counts, which `Batch.to` scales where it moves them; needs a `CountReader`.
-    buffers : Buffers, optional
+    buffers : Memory, optional
         Where memory comes from; by default it is fresh.
 
     Returns
@@ -72,21 +72,10 @@ def collate(
         raise SensorError(f"{wide} has {widest} channels, more than the {n_channels} of the batch")
     shape = (len(refs), n_channels or widest)
     counts = require_counts(reader) if scale_late else None
-    read = reader.read_standard_into if counts is None else counts.read_counts_into
-    signal = (buffers or Buffers(0)).take(
-        (*shape, n_times), np.float32 if counts is None else np.int16
-    )
-    reader.expect(refs, n_times)
-    for ref, montage, out in zip(refs, sensors, signal.numpy(), strict=True):
-        here = len(montage)
-        if here < shape[1]:
-            out[here:] = 0
-            out = out[:here]  # noqa: PLW2901 - what is read is fewer channels
-        try:
-            read(ref.recording_id, ref.start, out)
-        except Exception as error:
-            error.add_note(f"while reading {ref.recording_id} from sample {ref.start}")
-            raise
+    memory = buffers or Buffers(0)
+    signal = memory.take((*shape, n_times), np.float32 if counts is None else np.int16)
+    if not memory.filled:
+        _fill(signal.numpy(), reader if counts is None else counts, refs, sensors)
     return Batch(
         signal=signal,
         **_channels(sensors, shape),
@@ -101,6 +90,28 @@ def collate(
         ),
         codes=_codes(reader, refs) if isinstance(reader, CodeReader) and refs else None,
     )
+
+
+def _fill(
+    signal: np.ndarray,
+    reader: WindowReader | CountReader,
+    refs: Sequence[WindowRef],
+    sensors: Sequence[Sensors],
+) -> None:
+    """Read windows into `signal` (B, C, n), zeros where a montage has fewer channels."""
+    late = signal.dtype == np.int16
+    read = cast(CountReader, reader).read_counts_into if late else reader.read_standard_into
+    reader.expect(refs, signal.shape[2])
+    for ref, montage, out in zip(refs, sensors, signal, strict=True):
+        here = len(montage)
+        if here < len(out):
+            out[here:] = 0
+            out = out[:here]  # noqa: PLW2901 - what is read is fewer channels
+        try:
+            read(ref.recording_id, ref.start, out)
+        except Exception as error:
+            error.add_note(f"while reading {ref.recording_id} from sample {ref.start}")
+            raise
 
 
 def _codes(reader: CodeReader, refs: Sequence[WindowRef]) -> Tensor:

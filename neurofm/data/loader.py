@@ -1,8 +1,4 @@
-"""Batches in order, made ahead by threads.
-
-Threads, not worker processes: reading and decoding release the interpreter, and a batch that a
-process made would have to be copied once more.
-"""
+"""Batches in order, made ahead by child processes or by threads."""
 
 from __future__ import annotations
 
@@ -11,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from neurofm.data.buffers import Buffers
+from neurofm.data.buffers import Buffers, Memory
 from neurofm.data.collate import collate, require_counts
-from neurofm.data.plan import LoaderConfig, WindowPlan, WindowRef
+from neurofm.data.plan import LoaderConfig, Parallel, WindowPlan, WindowRef
+from neurofm.data.processes import can_fork, in_order_by_processes
 from neurofm.errors import ConfigError
 from neurofm.readers import WindowReader
 from neurofm.signals import Batch
@@ -37,8 +34,10 @@ class Loader:
         Sampling rate in hertz.
     first_step, last_step : int
         Global steps, the last one excluded.
-    threads : int
-        Threads that read and decode.
+    workers : int
+        Processes, or threads, that read and decode.
+    parallel : "auto", "processes" or "threads"
+        Which of the two; see `LoaderConfig`.
     prefetch : int
         Batches made ahead of the consumer, at most.
     rank, world : int
@@ -52,7 +51,8 @@ class Loader:
     Raises
     ------
     ConfigError
-        If options contradict each other, or the reader has no counts to hand on.
+        If options contradict each other, the reader has no counts to hand on, or cannot be read
+        by processes that are asked for.
     """
 
     def __init__(  # noqa: PLR0913 - what is read, which part of it, and how
@@ -64,7 +64,8 @@ class Loader:
         sfreq: float,
         first_step: int = 0,
         last_step: int,
-        threads: int = 2,
+        workers: int = 2,
+        parallel: Parallel = "auto",
         prefetch: int = 4,
         rank: int = 0,
         world: int = 1,
@@ -80,22 +81,27 @@ class Loader:
             )
         self.reader, self.plan, self.n_times, self.sfreq = reader, plan, n_times, sfreq
         self.first_step, self.last_step = first_step, last_step
-        self.threads, self.prefetch = threads, prefetch
+        self.workers, self.prefetch = workers, prefetch
         self.rank, self.world = rank, world
         self.scale_late = scale_late
         if scale_late:
-            _ = require_counts(reader).clip  # refused here and not in a thread
+            _ = require_counts(reader).clip  # refused here and not in a worker
+        self.forks = _forks(reader, parallel)
 
     def __len__(self) -> int:
         return self.last_step - self.first_step
 
     def __iter__(self) -> Iterator[Batch]:
         steps = iter(range(self.first_step, self.last_step))
-        buffers = Buffers(self.prefetch + self.threads + 1)
-        make = partial(self._make, buffers)
-        return in_order(make, steps, threads=self.threads, prefetch=self.prefetch)
+        if self.forks:
+            n_bytes = self.plan.most_samples(self.world) * (2 if self.scale_late else 4)
+            return in_order_by_processes(
+                self._make, steps, workers=self.workers, prefetch=self.prefetch, n_bytes=n_bytes
+            )
+        make = partial(self._make, Buffers(self.prefetch + self.workers + 1))
+        return in_order(make, steps, threads=self.workers, prefetch=self.prefetch)
 
-    def _make(self, buffers: Buffers, step: int) -> Batch:
+    def _make(self, memory: Memory, step: int) -> Batch:
         refs = self.plan.batch(step)  # all of one number of channels
         return collate(
             self.reader,
@@ -104,8 +110,21 @@ class Loader:
             sfreq=self.sfreq,
             n_channels=len(self.reader.sensors(refs[0].recording_id)),
             scale_late=self.scale_late,
-            buffers=buffers,
+            buffers=memory,
         )
+
+
+def _forks(reader: WindowReader, parallel: Parallel) -> bool:
+    """Return whether processes read."""
+    forkable = getattr(reader, "forkable", False)
+    if parallel == "processes" and not (forkable and can_fork()):
+        why = (
+            "this system, or a daemonic process, does not fork"
+            if forkable
+            else f"this {type(reader).__name__} cannot be read after a fork"
+        )
+        raise ConfigError(f"parallel='processes': {why}", hint="use 'auto' or 'threads'")
+    return parallel != "threads" and forkable and can_fork()
 
 
 def training_loader(
@@ -122,7 +141,7 @@ def training_loader(
     Parameters
     ----------
     config : LoaderConfig
-        Threads, and batches made ahead.
+        How many workers of which kind, and batches made ahead.
     reader : WindowReader
         Where the samples are.
     plan : WindowPlan
@@ -139,7 +158,8 @@ def training_loader(
         sfreq=sfreq,
         first_step=first_step,
         last_step=last_step,
-        threads=config.threads,
+        workers=config.workers,
+        parallel=config.parallel,
         prefetch=config.prefetch,
         scale_late=True,
     )

@@ -8,6 +8,7 @@ computed where it is needed.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from neurofm.config import Config
 from neurofm.errors import ConfigError, SignalError
 
 Cut = Literal["grid", "anywhere"]
+Parallel = Literal["auto", "processes", "threads"]
 _ROUNDS = 6
 _FEW = 1024
 _REMEMBERED = 65536  # a permutation of as many takes 10 ms and 512 kB
@@ -33,8 +35,11 @@ class LoaderConfig(Config):
     ----------
     token_budget : int
         Channels times patches in a batch, at most; a window is never split.
-    threads : int
-        Threads that read and decode.
+    workers : int
+        Processes, or threads, that read and decode.
+    parallel : "auto", "processes" or "threads"
+        Which of the two. Processes wait for nobody, and are forked; ``auto`` takes them where
+        that is safe: on Linux, for stores on a disk. Threads read over a network.
     prefetch : int
         Batches made ahead of the consumer.
     cut : "grid" or "anywhere"
@@ -42,7 +47,8 @@ class LoaderConfig(Config):
     """
 
     token_budget: int = Field(default=8192, ge=1)
-    threads: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=1)
+    parallel: Parallel = "auto"
     prefetch: int = Field(default=4, ge=1)
     cut: Cut = "grid"
 
@@ -73,12 +79,16 @@ class WindowRef(NamedTuple):
 class _Bucket:
     """The spans of all recordings with one number of channels; arrays are (n_spans,)."""
 
+    n_channels: int
     batch_size: int
     recording: np.ndarray  # row in the plan's recording_ids
     start: np.ndarray  # first sample of the span
     slack: np.ndarray  # samples left over when the span is full of windows
     stop: np.ndarray  # cumulative number of windows, this span included
-    name: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.n_channels} channels"
 
     @property
     def n_windows(self) -> int:
@@ -192,6 +202,13 @@ class WindowPlan:
         windows = permute(np.arange(first, stop), bucket.n_windows, key)
         return self._locate(bucket, windows, epoch)
 
+    def most_samples(self, world: int = 1) -> int:
+        """Return how many samples, of all channels, a rank's part of a batch has at most."""
+        return self.n_times * max(
+            bucket.n_channels * math.ceil(math.ceil(bucket.n_windows / bucket.n_batches) / world)
+            for bucket in self._buckets
+        )
+
     def _locate(self, bucket: _Bucket, windows: np.ndarray, epoch: int) -> tuple[WindowRef, ...]:
         spans = np.searchsorted(bucket.stop, windows, side="right")
         within = windows - np.where(spans > 0, bucket.stop[spans - 1], 0)
@@ -240,12 +257,12 @@ def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
 def _bucket(n_channels: int, spans: pd.DataFrame, n_times: int, batch_size: int) -> _Bucket:
     length = (spans["stop"] - spans["start"]).to_numpy()
     return _Bucket(
+        n_channels=n_channels,
         batch_size=batch_size,
         recording=spans["recording"].to_numpy(),
         start=spans["start"].to_numpy(),
         slack=length % n_times,
         stop=np.cumsum(length // n_times),
-        name=f"{n_channels} channels",
     )
 
 

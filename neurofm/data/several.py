@@ -66,6 +66,11 @@ class SeveralReaders:
         self._home[recording_id].read_standard_into(recording_id, start, out)
 
     @property
+    def forkable(self) -> bool:
+        """Whether all of them may be read after a fork."""
+        return all(getattr(reader, "forkable", False) for reader in self._readers)
+
+    @property
     def clip(self) -> float:
         """Largest magnitude of a standardised sample, the same in all of them."""
         if len(self._clips) != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,11 @@ class Store:
         array = self._array(recording_id)
         self._require_inside(array, start, out)
         self._shards.scaled_into(array, start, out, array.to_standard, self.contract.clip)
+
+    @property
+    def forkable(self) -> bool:
+        """Whether it may be read after a fork: from a disk, not through a client's connections."""
+        return isinstance(self.path, Path)
 
     @property
     def clip(self) -> float:

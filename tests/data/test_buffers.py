@@ -111,7 +111,7 @@ def test_an_empty_batch_takes_no_memory_of_others():
 # Counts
 
 
-@pytest.mark.parametrize("options", [{}, {"rank": 1, "world": 2}, {"threads": 3}])
+@pytest.mark.parametrize("options", [{}, {"rank": 1, "world": 2}, {"workers": 3}])
 def test_scaled_late_or_early_the_numbers_are_the_same(store, options):
     early, late = make_loader(store, **options), make_loader(store, scale_late=True, **options)
     clipped = False

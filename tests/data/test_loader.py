@@ -1,4 +1,4 @@
-"""Windows together, in order, from threads."""
+"""Windows together, in order, from threads or processes."""
 
 import threading
 import time
@@ -93,15 +93,16 @@ def test_a_batch_knows_whose_windows_are(store):
     assert collate(store, (), 100, sfreq=SFREQ).subject_code.dtype is torch.int64
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("parallel", ["threads", "processes"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("prefetch", [1, 5])
-def test_batches_do_not_depend_on_threads(store, threads, prefetch):
+def test_batches_do_not_depend_on_who_reads_them(store, parallel, workers, prefetch):
     plan = make_plan(store)
     expected = [
         key(collate(store, plan.batch(step), 100, sfreq=SFREQ))
         for step in range(2 * plan.steps_per_epoch)
     ]
-    loader = make_loader(store, threads=threads, prefetch=prefetch)
+    loader = make_loader(store, parallel=parallel, workers=workers, prefetch=prefetch)
     assert len(loader) == len(expected)
     assert [key(batch) for batch in loader] == expected
     assert [key(batch) for batch in loader] == expected  # and it can be gone through again
@@ -166,8 +167,9 @@ def test_too_many_channels_for_the_batch_are_refused(store):
         collate(store, (WindowRef("d_sub-2", 0),), 100, sfreq=SFREQ, n_channels=4)
 
 
-def test_a_batch_that_is_kept_does_not_change(store):
-    loader = make_loader(store, threads=2, prefetch=2)
+@pytest.mark.parametrize("parallel", ["threads", "processes"])
+def test_a_batch_that_is_kept_does_not_change(store, parallel):
+    loader = make_loader(store, parallel=parallel, workers=2, prefetch=2)
     kept = list(loader)
     before = [key(b) for b in kept]
     list(loader)
@@ -206,8 +208,8 @@ def test_targets_must_match_windows(store):
 class Faulty:
     """A store in which one recording cannot be read."""
 
-    def __init__(self, store, error):
-        self.store, self.error = store, error
+    def __init__(self, store, error, forkable=False):
+        self.store, self.error, self.forkable = store, error, forkable
         self.index, self.sensors, self.expect = store.index, store.sensors, store.expect
         self.reads = 0
 
@@ -218,12 +220,13 @@ class Faulty:
         self.store.read_standard_into(recording_id, start, out)
 
 
+@pytest.mark.parametrize("forkable", [False, True])
 @pytest.mark.parametrize("error", [StoreError("chunk 3 is damaged"), MemoryError("no more")])
-def test_an_error_in_a_thread_names_the_recording(store, error):
-    faulty = Faulty(store, error)
+def test_an_error_of_a_worker_names_the_recording(store, error, forkable):
+    faulty = Faulty(store, error, forkable)
     seen = []
     with pytest.raises(type(error), match=str(error)) as caught:
-        seen.extend(make_loader(faulty, threads=2))
+        seen.extend(make_loader(faulty, workers=2))
     assert any("d_sub-3" in note for note in caught.value.__notes__)
     # all batches before the bad one came through, in order
     whole = [key(b) for b in make_loader(store)]
@@ -236,7 +239,7 @@ def loader_threads():
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread(store):
-    for batch in make_loader(store, threads=3, last_step=10_000):
+    for batch in make_loader(store, parallel="threads", workers=3, last_step=10_000):
         assert len(batch)
         break
     del batch
@@ -256,7 +259,7 @@ def test_no_more_is_made_ahead_than_asked(store):
         token_budget=1,
         seed=0,
     )
-    batches = iter(make_loader(reader, good, threads=2, prefetch=3, last_step=50))
+    batches = iter(make_loader(reader, good, workers=2, prefetch=3, last_step=50))
     next(batches)
     time.sleep(0.2)
     assert reader.reads <= 1 + 3
@@ -277,7 +280,7 @@ def test_what_was_not_begun_is_dropped_when_the_consumer_stops(store):
         token_budget=1,
         seed=0,
     )
-    batches = iter(make_loader(reader, plan, threads=1, prefetch=30, last_step=40))
+    batches = iter(make_loader(reader, plan, workers=1, prefetch=30, last_step=40))
     next(batches)
     batches.close()
     assert reader.reads <= 3

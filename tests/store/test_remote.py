@@ -157,7 +157,8 @@ def test_a_loader_reads_only_the_ranges_it_needs(bucket, maker):
     asked.clear()
     store = open_store(place)
     plan = WindowPlan(store.index, n_times=100, patches=1, token_budget=40, seed=0)
-    loader = Loader(store, plan, n_times=100, sfreq=100.0, last_step=2, threads=2)
+    loader = Loader(store, plan, n_times=100, sfreq=100.0, last_step=2, workers=2)
+    assert not loader.forks  # a client and its connections do not survive a fork
     windows = [row for batch in loader for row in batch.signal.numpy()]
     reads = asked.of("/signal/c/0/0")
     assert all(wanted is not None for _, _, wanted, _ in reads)
