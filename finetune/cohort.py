@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neurofm.contract import SignalContract
 from neurofm.data.several import SeveralReaders
 from neurofm.signals import Event, Recording
-from neurofm.store.reader import Store, open_store
+from neurofm.store.reader import Store
+from neurofm.store.several import open_stores
 
 
 class Cohort(SeveralReaders):
@@ -27,13 +27,9 @@ class Cohort(SeveralReaders):
     """
 
     def __init__(self, paths: Sequence[str]):
-        stores = {path: open_store(path) for path in paths}
+        stores, self.contract = open_stores(paths)
         super().__init__(stores)
-        (first, store), *others = stores.items()
-        for path, other in others:
-            store.contract.require_same(other.contract, first, path)
         self.name = " + ".join(stores)
-        self.contract: SignalContract = store.contract
         self._stores: dict[str, Store] = {
             recording_id: store
             for store in stores.values()

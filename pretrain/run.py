@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from neurofm import checkpoint
-from neurofm.config import Config, digest_of
-from neurofm.contract import SignalContract
+from neurofm.config import digest_of
 from neurofm.data.codes import ReadersWithCodes
-from neurofm.data.loader import training_loader
+from neurofm.data.loader import Loader, training_loader
 from neurofm.data.plan import LoaderConfig
-from neurofm.data.several import SeveralReaders, digest_of_recordings, subjects_seen
+from neurofm.data.recordings import digest_of_recordings, told_of
+from neurofm.data.several import SeveralReaders
 from neurofm.encoder import Encoder, EncoderConfig
-from neurofm.errors import ConfigError, TrainingError
+from neurofm.errors import ConfigError
 from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.report.progress import progress
-from neurofm.store.reader import Store, open_store
+from neurofm.store.reader import Store
+from neurofm.store.several import open_stores
 from neurofm.tokenizers.codes import stored_codes
 from neurofm.tokenizers.saved import SavedTokenizer, load_tokenizer, put_into
 from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.tokenizers.trainable import is_trainable
-from neurofm.training.fit import fit
-from neurofm.training.metrics_csv import MetricsCsv, read_metrics
-from neurofm.training.module import TrainModule
-from neurofm.training.optim import OptimConfig
-from neurofm.training.resume import restore_objective, resume_point
-from neurofm.training.run_folder import write_provenance
+from neurofm.training.run import RunResult, TrainingRun
+from neurofm.training.run_config import RunConfig
 from neurofm.training.seeding import derived_seed
 from neurofm.training.threads import torch_threads
 
@@ -40,15 +36,11 @@ ObjectiveConfig = Annotated[
 ]
 
 
-class PretrainConfig(Config):
-    """A pretraining run.
+class PretrainConfig(RunConfig):
+    """A pretraining run: what every run is told, and these.
 
     Parameters
     ----------
-    stores : tuple of str
-        Paths of the stores. They must have one contract.
-    folder : str
-        Where snapshots, logs and the checkpoint go.
     tokenizer_from : str, optional
         A folder that ``neurofm tokenize`` wrote: the encoder's tokenizer, which must be of the
         same architecture, starts from its weights, or keeps them where it is frozen.
@@ -56,38 +48,22 @@ class PretrainConfig(Config):
         ``stored`` reads the codes of `tokenizer_from`, which must be frozen, from the stores, where
         ``neurofm codes`` has put them, instead of computing them for every batch: the same run,
         faster. Windows must be cut on the ``grid``.
-    encoder, objective, loader, optim
+    encoder, objective, loader
         The parts.
-    steps : int
-        Optimiser steps.
-    snapshot_every : int
-        Steps between training snapshots.
-    seed : int
-        Decides initial weights, order of windows, masks and dropout.
-    resume : "auto" or "never"
-        ``auto`` continues at the exact next sample if the folder holds a snapshot.
-    accelerator, precision : str
-        As in Lightning.
-    threads : int, optional
-        Processor threads of torch; by default as many as torch finds. One is as fast as two
-        where the encoder is small.
     """
 
-    stores: tuple[str, ...] = Field(min_length=1)
-    folder: str
     tokenizer_from: str | None = None
     codes: Literal["compute", "stored"] = "compute"
     encoder: EncoderConfig
     objective: ObjectiveConfig = Field(default_factory=MaskedReconstructionConfig)
     loader: LoaderConfig = Field(default_factory=LoaderConfig)
-    optim: OptimConfig = Field(default_factory=OptimConfig)
-    steps: int = Field(gt=0)
-    snapshot_every: int = Field(default=200, gt=0)
-    seed: int = 0
-    resume: Literal["auto", "never"] = "auto"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    threads: int | None = Field(default=None, ge=1)
+
+    def identity(self, tokenizer: SavedTokenizer | None) -> str:
+        """Digest of all that decides the weights; of a trained tokenizer, of what it holds."""
+        values = self.deciding()
+        del values["codes"]
+        values["tokenizer_from"] = tokenizer and tokenizer.digest
+        return digest_of(values | {"loader": self.loader.order()})
 
 
 CONFIG = PretrainConfig
@@ -97,28 +73,21 @@ _GOODNESS = {
 }
 
 
-@dataclass(frozen=True)
-class PretrainResult:
+class PretrainResult(RunResult):
     """Where a finished run is, and how it went."""
 
-    folder: Path
-    checkpoint: Path
-    first_step: int
-    metrics: list[dict[str, float]]
+    @property
+    def checkpoint(self) -> Path:
+        """What `neurofm.load` reads."""
+        return self.folder / "checkpoint"
 
     def summary(self) -> str:
         """Return what the command prints."""
-        tail = self.metrics[-max(1, len(self.metrics) // 20) :]
-        last = {key: sum(row[key] for row in tail) / len(tail) for key in tail[0]}
-        resumed = f", resumed at {self.first_step}" if self.first_step else ""
+        last = self.last()
         good = ", ".join(
             f"{what} {last[key]:.1%}" for key, what in _GOODNESS.items() if key in last
         )
-        return (
-            f"pretrained {len(self.metrics)} steps{resumed}: loss {self.metrics[0]['loss']:.3f} -> "
-            f"{last['loss']:.3f}, {good}\n"
-            f"checkpoint: {self.checkpoint}"
-        )
+        return f"pretrained {self.losses()}, {good}\ncheckpoint: {self.checkpoint}"
 
 
 def plan(config: PretrainConfig) -> str:
@@ -147,40 +116,30 @@ def run(config: PretrainConfig) -> PretrainResult:
     ContractError
         If the stores have different contracts.
     """
-    folder = Path(config.folder)
     data = _Data(config)
-    first_step, snapshot = resume_point(config, folder, data.identity, config.resume)
-    write_provenance(folder, config, seed=config.seed)
-    metrics = MetricsCsv(folder / "metrics.csv", first_step=first_step)
-    if first_step < config.steps:
+    begun = TrainingRun(config, data.identity)
+    target = begun.folder / "checkpoint"
+    if not (begun.finished and target.exists()):
         torch.manual_seed(derived_seed(config.seed, "init"))
         objective = config.objective.build(_encoder(config, data), data.contract)
-        module = TrainModule(
-            objective,
-            config.optim,
-            total_steps=config.steps,
-            seed=config.seed,
-            metrics=metrics,
-            identity=data.identity,
-        )
         with torch_threads(config.threads):
-            _fit(config, module, data, first_step, snapshot)
-        _export(config, folder, objective.encoder, data)
-    elif not (folder / "checkpoint").exists():
-        _export(config, folder, _encoder_of(config, data, snapshot), data)
-    rows = read_metrics(folder / "metrics.csv")
-    return PretrainResult(folder, folder / "checkpoint", first_step, rows)
+            batches = data.loader(config, begun.first_step)
+            begun.train(objective, batches, progress("pretrain", config.steps))
+        checkpoint.save(
+            target,
+            objective.encoder.cpu(),
+            contract=data.contract,
+            provenance=told_of(data.reader.index),
+            training=begun.told(config.objective),
+        )
+    return PretrainResult(begun.folder, begun.first_step, begun.metrics())
 
 
 class _Data:
     """The stores of a run, seen as one, and the order their windows are drawn in."""
 
     def __init__(self, config: PretrainConfig):
-        stores = {path: open_store(path) for path in config.stores}
-        (first, store), *others = stores.items()
-        for path, other in others:
-            store.contract.require_same(other.contract, first, path)
-        self.contract: SignalContract = store.contract
+        stores, self.contract = open_stores(config.stores)
         where = config.tokenizer_from
         self.tokenizer = None if where is None else load_tokenizer(where)
         self.reader = _reader(config, stores, self.tokenizer)
@@ -198,9 +157,20 @@ class _Data:
             seed=config.seed,
         )
         self.identity = {
-            "config": _run_digest(config, self.tokenizer),
+            "config": config.identity(self.tokenizer),
             "data": digest_of_recordings(self.reader.index),
         }
+
+    def loader(self, config: PretrainConfig, first_step: int) -> Loader:
+        """Return the batches of the steps from one on."""
+        return training_loader(
+            config.loader,
+            self.reader,
+            self.plan,
+            sfreq=self.contract.sfreq,
+            first_step=first_step,
+            last_step=config.steps,
+        )
 
 
 def _reader(
@@ -238,73 +208,3 @@ def _encoder(config: PretrainConfig, data: _Data) -> Encoder:
             )
         put_into(slot, settings, data.contract, data.tokenizer)
     return encoder
-
-
-def _run_digest(config: PretrainConfig, tokenizer: SavedTokenizer | None) -> str:
-    """Digest of all that decides the weights: not where they go, nor how fast."""
-    values = config.to_dict()
-    values["tokenizer_from"] = tokenizer and tokenizer.digest
-    for key in (
-        "folder", "resume", "snapshot_every", "stores", "accelerator", "threads", "codes",
-    ):  # fmt: skip
-        values.pop(key)
-    values["loader"] = config.loader.order()
-    return digest_of(values)
-
-
-def _fit(
-    config: PretrainConfig,
-    module: TrainModule,
-    data: _Data,
-    first_step: int,
-    snapshot: Path | None,
-) -> None:
-    loader = training_loader(
-        config.loader,
-        data.reader,
-        data.plan,
-        sfreq=data.contract.sfreq,
-        first_step=first_step,
-        last_step=config.steps,
-    )
-    fit(
-        module,
-        loader,
-        Path(config.folder),
-        snapshot_every=config.snapshot_every,
-        snapshot=snapshot,
-        accelerator=config.accelerator,
-        precision=config.precision,
-        bar=progress("pretrain", config.steps),
-    )
-
-
-def _encoder_of(config: PretrainConfig, data: _Data, snapshot: Path | None) -> Any:
-    """Rebuild the encoder of a finished run whose checkpoint was not written in time."""
-    if snapshot is None:
-        raise TrainingError("a finished run without a snapshot", hint="start it again")
-    objective = config.objective.build(data.encoder.build(data.contract), data.contract)
-    restore_objective(objective, snapshot)
-    return objective.encoder
-
-
-def _export(config: PretrainConfig, folder: Path, encoder: Any, data: _Data) -> None:
-    rows = read_metrics(folder / "metrics.csv")
-    stride = max(1, len(rows) // 200)
-    index = data.reader.index
-    checkpoint.save(
-        folder / "checkpoint",
-        encoder.cpu(),
-        contract=data.contract,
-        provenance={
-            "subjects": subjects_seen(index),
-            "recordings": sorted(index["recording_id"]),
-            "hours": round(float(index["duration_s"].sum()) / 3600, 3),
-        },
-        training={
-            "objective": config.objective.to_dict(),
-            "steps": config.steps,
-            "seed": config.seed,
-            "loss": [[int(r["step"]), r["loss"]] for r in rows[::stride]],
-        },
-    )

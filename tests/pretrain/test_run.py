@@ -168,6 +168,15 @@ def test_a_run_killed_before_its_checkpoint_was_written_writes_it(store, tmp_pat
     assert weights(run(config)) == before
 
 
+def test_a_finished_run_whose_metrics_are_gone_is_refused(store, tmp_path):
+    config = make_config(store, tmp_path / "run", steps=2)
+    (run(config).folder / "metrics.csv").unlink()
+    with pytest.raises(
+        TrainingError, match=r"metrics\.csv: the metrics of a finished run are gone"
+    ):
+        run(config)
+
+
 def test_stores_of_different_contracts_are_refused(store, tmp_path):
     other = make_store(tmp_path / "other", contract=CONTRACT.model_copy(update={"clip": 9.0}))
     with pytest.raises(ContractError, match=r"different signal contracts: clip: 15.0 against 9.0"):
