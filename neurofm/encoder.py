@@ -105,16 +105,26 @@ class Encoder(nn.Module):
                     f"hide is {hide.dtype} of shape {tuple(hide.shape)}, expected torch.bool of "
                     f"shape {tuple(grid.present.shape)}: windows, sites, patches"
                 )
-            backbone = self.config.backbone
-            if isinstance(backbone, PyramidConfig) and backbone.shortens:
-                raise ConfigError(
-                    "tokens were hidden to be predicted, and the pyramid lets patches go: "
-                    "some would have no encoding",
-                    hint="leave n_out out of backbone.layers",
-                )
+            self.require_every_patch()
             mask_token = self.mask_token.to(grid.content.dtype)
             grid = grid.evolve(content=torch.where(hide[..., None], mask_token, grid.content))
         if self.config.padding == "pack":
             return encode_packed(self.backbone, grid)
         encoded: Grid = self.backbone(grid)
         return encoded
+
+    def require_every_patch(self) -> None:
+        """Make sure that every patch has an encoding: some are to be predicted.
+
+        Raises
+        ------
+        ConfigError
+            If the backbone lets patches go.
+        """
+        backbone = self.config.backbone
+        if isinstance(backbone, PyramidConfig) and backbone.shortens:
+            raise ConfigError(
+                "tokens were hidden to be predicted, and the pyramid lets patches go: "
+                "some would have no encoding",
+                hint="leave n_out out of backbone.layers",
+            )

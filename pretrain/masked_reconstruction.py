@@ -1,23 +1,26 @@
 """Predict hidden patches from the visible ones.
 
-B windows, S sites, P patches, L samples a patch, D width.
+B windows, C channels, P patches, L samples a patch, D width.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder
 from neurofm.errors import ConfigError
 from neurofm.nn.spectrum import LogPower
+from neurofm.pretrain.channel_decoder import ChannelDecoder
 from neurofm.pretrain.masks import MaskConfig, SpatialRadiusMaskConfig
 from neurofm.signals import Batch
+from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.training.module import Loss
 
 
@@ -29,6 +32,10 @@ class MaskedReconstructionConfig(Config):
     unpredictable; the spectrum asks for the rhythms themselves, as LaBraM's Fourier
     targets do (Jiang et al. 2024, sec. 2.2). Each frequency of the band is standardised
     over the tokens of the batch, lest the slope of the spectrum be all that is learnt.
+
+    Where tokens are of several channels (latent sources, virtual channels, groups), what is hidden
+    is silence to the tokenizer, and channels are decoded from tokens by their place, those that
+    were shown as well.
 
     Parameters
     ----------
@@ -42,6 +49,8 @@ class MaskedReconstructionConfig(Config):
         Weight of the same error on tokens that were not hidden. Nothing in masked prediction
         asks the encoder to hand on what it sees; without this term a linear probe of its
         output finds less than one of the plain spectrum.
+    decoder_heads : int
+        Heads of that decoder's attention, where there is one.
     """
 
     name: Literal["masked_reconstruction"] = "masked_reconstruction"
@@ -49,6 +58,7 @@ class MaskedReconstructionConfig(Config):
     signal: float = Field(default=1.0, ge=0)
     spectrum: float = Field(default=1.0, ge=0)
     visible: float = Field(default=0.5, ge=0)
+    decoder_heads: int = Field(default=4, ge=1)
 
     def build(self, encoder: Encoder, contract: SignalContract) -> MaskedReconstruction:
         """Build the objective that trains `encoder` on signals under `contract`.
@@ -56,15 +66,18 @@ class MaskedReconstructionConfig(Config):
         Raises
         ------
         ConfigError
-            If tokens are not of one channel each, or too short for the band.
+            If patches are too short for the band, tokens show what is hidden in others, the
+            backbone lets patches go, or heads of the decoder do not share the width.
         """
-        if not encoder.tokenizer.sites_are_channels:
+        tokenizer = encoder.tokenizer
+        hides_tokens = tokenizer.sites_are_channels
+        if hides_tokens and isinstance(tokenizer, CodedTokenizer) and tokenizer.leaks:
             raise ConfigError(
-                "masked_reconstruction hides channels and gives them back, and tokens of "
-                f"{encoder.config.tokenizer.name} are of several",
-                hint="set encoder.tokenizer.name to one whose tokens are of a channel, such as "
-                "conv_patch, or pretrain on codes (code_prediction)",
+                f"masked_reconstruction: tokens of {encoder.config.tokenizer.name} that are made "
+                "of codes have seen the patches that are to be reconstructed",
+                hint="set encoder.tokenizer.discrete: false",
             )
+        encoder.require_every_patch()
         return MaskedReconstruction(self, encoder, contract)
 
 
@@ -78,6 +91,9 @@ class MaskedReconstruction(nn.Module):
         self.config = config
         self.encoder = encoder
         length = encoder.tokenizer.patch_len
+        self.decode: ChannelDecoder | None = None
+        if not encoder.tokenizer.sites_are_channels:
+            self.decode = ChannelDecoder(encoder.width, config.decoder_heads)
         self.log_power = LogPower(length, contract.sfreq, contract.band_hz)
         self.predict_signal = nn.Linear(encoder.width, length)
         self.predict_spectrum = nn.Linear(encoder.width, len(self.log_power.bins))
@@ -100,11 +116,11 @@ class MaskedReconstruction(nn.Module):
             error over power; 0 is what predicting silence gives) and ``hidden_share``.
         """
         # 1. Choose what to hide.
-        patches = self.encoder.tokenizer.patches(batch.signal)  # (B, S, P, L)
+        patches = self.encoder.tokenizer.patches(batch.signal)  # (B, C, P, L)
         hide = self.config.mask(batch, patches.shape[2], generator).to(patches.device)
 
         # 2. Encode the rest.
-        encoded = self.encoder(batch, hide).content  # (B, S, P, D)
+        encoded = self.encode(batch, hide)
 
         # 3. Score the samples of what was hidden; a mask never hides padding.
         target = patches[hide].float()  # (N, L)
@@ -129,3 +145,12 @@ class MaskedReconstruction(nn.Module):
             "hidden_share": hide.sum() / (batch.present.sum() * patches.shape[2]),
         }
         return Loss(total, terms)
+
+    def encode(self, batch: Batch, hide: Tensor) -> Tensor:
+        """Return what is known of channels (B, C, P, D) where some patches (B, C, P) are hidden."""
+        if self.decode is None:
+            content: Tensor = self.encoder(batch, hide).content
+            return content
+        hidden = hide.repeat_interleave(self.encoder.tokenizer.patch_len, -1)
+        shown = replace(batch, signal=batch.signal.masked_fill(hidden, 0.0), codes=None)
+        return self.decode(self.encoder(shown), batch)

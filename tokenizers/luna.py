@@ -95,9 +95,11 @@ class LunaTokenizer(Tokenizer):
         self.width = width
         self.spectrum = MagnitudePhase(length, config.inner)
         self.unify = Unify(config.n_queries, config.inner, config.n_heads)
-        for layer in (*self.unify.modules(), *self.spectrum.modules()):
+        for layer in self.unify.modules():
             if isinstance(layer, nn.Linear):
                 initialise_linear(layer)
+        # magnitudes of noise of unit variance are about the root of the samples
+        initialise_linear(self.spectrum.widen, length**0.5)
         self.project: nn.Module = nn.Identity()
         if config.n_queries * config.inner != width:
             self.project = nn.Linear(config.n_queries * config.inner, width)

@@ -8,7 +8,9 @@ from neurofm.encoder import EncoderConfig
 from neurofm.errors import ConfigError
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.pretrain.masks import MASKS, RandomMaskConfig
+from neurofm.sensors import text_code
 from neurofm.signals import Batch
+from neurofm.tokenizers.table import TOKENIZERS
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 ENCODER = EncoderConfig.model_validate(
@@ -137,9 +139,108 @@ def test_patches_too_short_for_the_band_are_refused():
         MaskedReconstructionConfig().build(ENCODER.build(contract), contract)
 
 
-@pytest.mark.parametrize("name", ["plane_patch", "merged_patch", "brain_tokenizer"])
-def test_tokens_that_are_not_of_one_channel_are_refused_also_if_there_are_as_many(name):
-    values = {**ENCODER.model_dump(), "tokenizer": {"name": name, "patch_s": 0.5}}
-    encoder = EncoderConfig.model_validate(values).build(CONTRACT)
-    with pytest.raises(ConfigError, match=rf"tokens of {name} are of several\n.*conv_patch"):
-        MaskedReconstructionConfig().build(encoder, CONTRACT)
+# ---------------------------------------------------------------------------------------
+# Tokens of several channels
+
+
+SEVERAL = {
+    "plane_patch": {},
+    "merged_patch": {"n_virtual": 5, "n_waves": 4},
+    "luna": {"inner": 16},
+    "brain_tokenizer": {"inner": 16, "n_filters": 4, "n_sources": 5},
+    "du_in": {"per": "montage", "channels": {"anyone": [f"c{i}" for i in range(6)]}},
+}
+of_several = pytest.mark.parametrize("name", SEVERAL)
+
+
+def build_of_several(name, backbone=None, **values):
+    torch.manual_seed(0)
+    parts = {"name": name, "patch_s": 0.5, **SEVERAL[name], **values}
+    encoder = {**ENCODER.model_dump(), "tokenizer": parts}
+    encoder["backbone"] = backbone or encoder["backbone"]
+    return EncoderConfig.model_validate(encoder).build(CONTRACT)
+
+
+def make_named_batch(**values):
+    batch = make_batch(**values)
+    names = torch.tensor([text_code(f"c{i}") for i in range(batch.signal.shape[1])])
+    # a head, and none of its channels inside
+    position = 0.1 * torch.nn.functional.normalize(batch.position, dim=-1)
+    return dataclasses.replace(
+        batch, position=position, name_code=names.expand(batch.signal.shape[:2])
+    )
+
+
+def test_every_tokenizer_of_several_channels_is_tried():
+    found = {
+        name
+        for name, config in TOKENIZERS.items()
+        if not config(**SEVERAL.get(name, {})).build(CONTRACT, 16).sites_are_channels
+    }
+    assert found == set(SEVERAL)
+
+
+@of_several
+def test_channels_are_decoded_from_tokens_that_never_saw_what_is_hidden(name):
+    objective = MaskedReconstructionConfig(mask=RandomMaskConfig(ratio=0.3)).build(
+        build_of_several(name), CONTRACT
+    )
+    batch = make_named_batch(n_channels=6)
+    patches = objective.encoder.tokenizer.patches(batch.signal)
+    hide = objective.config.mask(batch, patches.shape[2], torch.Generator().manual_seed(3))
+    assert 0 < hide.sum() < hide.numel()
+    other = dataclasses.replace(
+        batch, signal=batch.signal + hide.repeat_interleave(patches.shape[-1], -1) * 3.0
+    )
+    found = objective.eval().encode(batch, hide)
+    assert found.shape == (*hide.shape, 16)
+    torch.testing.assert_close(objective.encode(other, hide), found, atol=0, rtol=0)
+    # what is not hidden has a say, and channels are told apart
+    assert not torch.equal(objective.encode(other, torch.zeros_like(hide)), found)
+    assert (found[:, 0] - found[:, 1]).abs().max() > 1e-3
+
+
+@of_several
+def test_padding_teaches_nothing_about_channels_that_are_decoded(name):
+    objective = MaskedReconstructionConfig().build(build_of_several(name), CONTRACT).eval()
+    batch = make_named_batch(n_channels=6, n_padding=2)
+    batch.located[:] = batch.present
+    louder = dataclasses.replace(batch, signal=batch.signal.clone())
+    louder.signal[:, -2:] = 1e6
+    torch.testing.assert_close(loss(objective, batch).total, loss(objective, louder).total)
+
+
+@pytest.mark.parametrize("name", ["merged_patch", "du_in"])
+def test_what_several_channels_determine_is_learnt(name):
+    """One wave in all channels, and its opposite in every other: the decoder has to tell them."""
+    config = MaskedReconstructionConfig(mask=RandomMaskConfig(ratio=0.3), spectrum=0.0, visible=0.0)
+    learner = config.build(build_of_several(name), CONTRACT)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=5e-3)
+    t = torch.arange(128) / 64
+    sign = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])[:, None]
+    batch = make_named_batch(n_windows=1)
+    place = {n: getattr(batch, n)[:1].repeat_interleave(32, 0) for n in ("position", "name_code")}
+    for step in range(60):
+        phase = torch.rand(32, 1, 1, generator=torch.Generator().manual_seed(step)) * 6.28
+        wave = sign * torch.sin(2 * torch.pi * 4 * t + phase)
+        batch = dataclasses.replace(make_batch(n_windows=32, signal=wave), **place)
+        result = loss(learner, batch, seed=step)
+        optimiser.zero_grad()
+        result.total.backward()
+        optimiser.step()
+    assert result.terms["signal_explained"] > 0.5
+
+
+def test_decoders_refuse_patches_that_are_let_go_and_heads_that_do_not_fit():
+    short = {"name": "pyramid", "n_heads": 2, "layers": [{"n_out": 2}]}
+    with pytest.raises(ConfigError, match=r"the pyramid lets patches go.*\n.*leave n_out out"):
+        MaskedReconstructionConfig().build(build_of_several("luna", short), CONTRACT)
+    with pytest.raises(ConfigError, match=r"width 16 cannot be split into 3 heads"):
+        MaskedReconstructionConfig(decoder_heads=3).build(build_of_several("luna"), CONTRACT)
+
+
+def test_tokens_of_codes_that_saw_the_window_are_refused():
+    values = {"name": "vqnsp", "patch_s": 0.5, "discrete": True, "frozen": True, "inner": 16}
+    encoder = EncoderConfig.model_validate({**ENCODER.model_dump(), "tokenizer": values})
+    with pytest.raises(ConfigError, match=r"tokens of vqnsp .* have seen.*\n.*discrete: false"):
+        MaskedReconstructionConfig().build(encoder.build(CONTRACT), CONTRACT)
