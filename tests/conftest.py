@@ -1,6 +1,9 @@
 """Fixtures that every room shares."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +34,64 @@ def test_data():
     if os.environ.get("NEUROFM_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+# ---------------------------------------------------------------------------------------
+# Runs that are cut off
+
+DIES_IN_A_SNAPSHOT = """
+import os, signal, sys
+import torch
+from neurofm import cli
+from neurofm.training.snapshots import SnapshotEvery
+
+torch.set_num_threads(1)
+*words, last = sys.argv[1:]
+write = SnapshotEvery._write
+
+def die(descriptor):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write_or_die(self, trainer, step):
+    if step == int(last):
+        os.fsync = die
+    write(self, trainer, step)
+
+SnapshotEvery._write = write_or_die
+cli.main(words)
+"""
+
+
+@pytest.fixture
+def kill(tmp_path):
+    """Run a stage in a process that is killed while it writes the snapshot of a step."""
+
+    def run(stage, config, step):
+        file = tmp_path / "killed.yaml"
+        file.write_text(config.to_yaml())
+        words = [sys.executable, "-c", DIES_IN_A_SNAPSHOT, stage, str(file), str(step)]
+        child = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+
+    return run
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Run something that trains, and interrupt it before a step."""
+    from neurofm.training.module import TrainModule
+
+    step = TrainModule.training_step
+
+    def run_until(last, run, config):
+        def stop(self, batch, index):
+            if self.global_step == last:
+                raise KeyboardInterrupt
+            return step(self, batch, index)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(TrainModule, "training_step", stop)
+            with pytest.raises(BaseException):  # noqa: B017 - as Lightning passes an interrupt on
+                run(config)
+
+    return run_until

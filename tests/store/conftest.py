@@ -1,6 +1,11 @@
 """Small stores to merge, empty, verify and serve."""
 
 import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +64,23 @@ class Maker:
 @pytest.fixture
 def maker():
     return Maker()
+
+
+@pytest.fixture(scope="session")
+def dies():
+    """Run code in a process that dies at its n-th call of `names`; tell whether it came to it."""
+    script = Path(__file__).with_name("deadly.py")
+    helper = subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def run(code, names, n):
+        helper.stdin.write(json.dumps([code, names, n]) + "\n")
+        helper.stdin.flush()
+        status = int(helper.stdout.readline())
+        assert status in (0, -signal.SIGKILL)
+        return status != 0
+
+    yield run
+    helper.stdin.close()
+    helper.wait()

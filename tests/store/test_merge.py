@@ -1,10 +1,7 @@
 """Merging: everything arrives, nothing twice, and dying in between loses nothing."""
 
 import dataclasses
-import multiprocessing
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -156,44 +153,20 @@ def test_no_store_at_all_is_refused(tmp_path):
         merge([], tmp_path / "c")
 
 
-def deadly(function, calls, n):
-    """A call that kills the process if it is the n-th of its kind."""
-
-    def call(*args, **kwargs):
-        calls.append(function)
-        if len(calls) == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-
-    return call
-
-
-def merge_and_die(sources, target, n):
-    """Runs in a process of its own, which dies at the n-th call that touches the disk."""
-    calls = []
-    for name in ("fsync", "link", "unlink", "rename", "replace"):
-        setattr(os, name, deadly(getattr(os, name), calls, n))
-    merge(sources, target)
-    os._exit(0)
-
-
-def test_killed_at_any_moment_a_merge_is_completed_by_the_next(two, tmp_path):
+def test_killed_at_any_moment_a_merge_is_completed_by_the_next(two, tmp_path, dies):
     merge(two, tmp_path / "whole")
-    whole = files_of(tmp_path / "whole")
-    fork, found = multiprocessing.get_context("fork"), set()
+    whole, found = files_of(tmp_path / "whole"), set()
     for n in range(1, 400, 5):
         target = tmp_path / f"killed{n}"
-        child = fork.Process(target=merge_and_die, args=(two, target, n))
-        child.start()
-        child.join(60)
-        assert child.exitcode in (0, -signal.SIGKILL)
+        code = f"merge({[str(path) for path in two]}, {str(target)!r})"
+        died = dies(code, ["fsync", "link", "unlink", "rename", "replace"], n)
         if (target / "zarr.json").exists():
             for name in ids(target):
                 open_store(target).recording(name)
             found.add(len(recordings_in(target)))
         merge(two, target)
         assert files_of(target) == whole
-        if child.exitcode == 0:
+        if not died:
             break
-    assert child.exitcode == 0
+    assert not died
     assert found == {0, 1, 2, 3, 4, 5}

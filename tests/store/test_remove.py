@@ -1,8 +1,6 @@
 """Removing: gone from index and disk, or neither, at whatever moment the process dies."""
 
-import multiprocessing
 import os
-import signal
 
 import pytest
 
@@ -75,42 +73,19 @@ def test_a_disk_that_refuses_is_reported_and_the_store_consistent(path, monkeypa
     assert open_store(path).verify() == []
 
 
-def deadly(function, calls, n):
-    """A call that kills the process if it is the n-th of its kind."""
-
-    def call(*args, **kwargs):
-        calls.append(function)
-        if len(calls) == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-
-    return call
-
-
-def remove_and_die(path, n):
-    """Runs in a process of its own, which dies at the n-th call that touches the disk."""
-    calls = []
-    for name in ("fsync", "unlink", "rmdir", "rename", "replace"):
-        setattr(os, name, deadly(getattr(os, name), calls, n))
-    remove(path, ["d_sub-anna", "d_sub-bert"])
-    os._exit(0)
-
-
-def test_killed_at_any_moment_a_removal_leaves_whole_recordings_only(tmp_path, maker):
-    fork, left = multiprocessing.get_context("fork"), set()
+def test_killed_at_any_moment_a_removal_leaves_whole_recordings_only(tmp_path, maker, dies):
+    left = set()
     for n in range(1, 100):
         path = maker.store(tmp_path / str(n), "anna", "bert", "carl")
-        child = fork.Process(target=remove_and_die, args=(path, n))
-        child.start()
-        child.join(60)
-        assert child.exitcode in (0, -signal.SIGKILL)
+        code = f"remove({str(path)!r}, ['d_sub-anna', 'd_sub-bert'])"
+        died = dies(code, ["fsync", "unlink", "rmdir", "rename", "replace"], n)
         assert recover(path) == []
         assert open_store(path).verify() == []
         assert {p.name for p in path.iterdir()} == {"index.parquet", "recordings", "zarr.json"}
         left.add(tuple(ids(path)))
-        if child.exitcode == 0:
+        if not died:
             break
-    assert child.exitcode == 0
+    assert not died
     assert left == {
         ("d_sub-anna", "d_sub-bert", "d_sub-carl"),
         ("d_sub-bert", "d_sub-carl"),

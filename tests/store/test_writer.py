@@ -2,9 +2,7 @@
 
 import errno
 import fcntl
-import multiprocessing
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -148,40 +146,15 @@ def test_a_full_disk_is_said_and_leaves_nothing(path, monkeypatch):
     assert sorted(path.rglob("*")) == before
 
 
-def deadly(function, calls, n):
-    """A call that kills the process if it is the n-th of its kind."""
-
-    def call(*args, **kwargs):
-        calls.append(function)
-        if len(calls) == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-
-    return call
-
-
-def write_second_and_die(path, n):
-    """Runs in a process of its own, which dies at the n-th call that touches the disk."""
-    calls = []
-    for name in ("fsync", "open", "unlink", "rename", "replace"):
-        setattr(os, name, deadly(getattr(os, name), calls, n))
-    commit(path, [put(path, recording_of("2"))])
-    os._exit(0)
-
-
-def test_killed_at_any_moment_a_store_holds_only_complete_recordings(tmp_path):
-    outcomes, fork = set(), multiprocessing.get_context("fork")
+def test_killed_at_any_moment_a_store_holds_only_complete_recordings(tmp_path, maker, dies):
+    outcomes, expected = set(), maker.recording("bert").signal
     for n in range(1, 60):
-        path = tmp_path / str(n)
-        create_store(path, CONTRACT)
-        commit(path, [put(path, recording_of("1"))])
-        child = fork.Process(target=write_second_and_die, args=(path, n))
-        child.start()
-        child.join(60)
-        assert child.exitcode in (0, -signal.SIGKILL)
+        path = maker.store(tmp_path / str(n), "anna")
+        code = f"path = Path({str(path)!r}); commit(path, put(path, 'bert'))"
+        died = dies(code, ["fsync", "open", "unlink", "rename", "replace"], n)
 
         store = open_store(path)
-        assert store.index["recording_id"].iloc[0] == "d_sub-1"
+        assert store.index["recording_id"].iloc[0] == "d_sub-anna"
         for name in store.index["recording_id"]:
             assert np.isfinite(store.recording(name).signal).all()
         complete = {p.name for p in (path / "recordings").iterdir() if p.is_dir()}
@@ -191,16 +164,16 @@ def test_killed_at_any_moment_a_store_holds_only_complete_recordings(tmp_path):
         assert store.verify() == []
         assert not list(path.rglob(".tmp-*"))
         assert set(store.index["recording_id"]) == complete
-        if "d_sub-2" not in complete:
-            commit(path, [put(path, recording_of("2"))])
-        second = open_store(path).recording("d_sub-2").signal
-        assert np.abs(second - recording_of("2").signal).max() < 1e-7
-        outcomes.add(("d_sub-2" in complete, tuple(adopted)))
-        if child.exitcode == 0:
+        if "d_sub-bert" not in complete:
+            commit(path, maker.put(path, "bert"))
+        second = open_store(path).recording("d_sub-bert").signal
+        assert np.abs(second - expected).max() < 1e-7
+        outcomes.add(("d_sub-bert" in complete, tuple(adopted)))
+        if not died:
             break
     # dead before the rename, between rename and commit, and not at all
-    assert outcomes == {(False, ()), (True, ("d_sub-2",)), (True, ())}
-    assert child.exitcode == 0
+    assert outcomes == {(False, ()), (True, ("d_sub-bert",)), (True, ())}
+    assert not died
 
 
 def test_recover_spares_a_writer_that_is_alive(path):

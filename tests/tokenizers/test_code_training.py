@@ -28,7 +28,6 @@ from neurofm.tokenizers.run import TokenizeConfig, plan, run
 from neurofm.tokenizers.saved import load_tokenizer, put_into
 from neurofm.tokenizers.vqnsp import VqnspConfig
 from neurofm.tokenizers.vqnsp_parts import target_spectra
-from neurofm.training.module import TrainModule
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 SMALL = {"inner": 16, "n_heads": 2, "depth": 1, "n_codes": 12, "code_width": 8}
@@ -110,19 +109,9 @@ def test_a_run_ends_in_a_tokenizer_and_a_report(results, name):
 
 @every_tokenizer
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
-    store, results, tmp_path, name, monkeypatch
+    store, results, tmp_path, name, interrupt
 ):
-    step = TrainModule.training_step
-
-    def stop(self, batch, index):
-        if self.global_step == 7:
-            raise KeyboardInterrupt
-        return step(self, batch, index)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainModule, "training_step", stop)
-        with pytest.raises(BaseException):  # noqa: B017 - as Lightning passes an interrupt on
-            run(make_config(store, tmp_path / "run", name))
+    interrupt(7, run, make_config(store, tmp_path / "run", name))
     again = run(make_config(store, tmp_path / "run", name))
     assert again.first_step == 5
     assert again.metrics == results[name].metrics

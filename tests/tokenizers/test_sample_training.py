@@ -137,21 +137,9 @@ def make_batch(signal):
 
 @pytest.mark.parametrize("name", ["quantile", "annealed"])
 def test_a_run_that_is_continued_equals_one_that_never_stopped(
-    store, results, tmp_path, name, monkeypatch
+    store, results, tmp_path, name, interrupt
 ):
-    from neurofm.training.module import TrainModule
-
-    step = TrainModule.training_step
-
-    def stop(self, batch, index):
-        if self.global_step == 7:
-            raise KeyboardInterrupt
-        return step(self, batch, index)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainModule, "training_step", stop)
-        with pytest.raises(BaseException):  # noqa: B017 - as Lightning passes an interrupt on
-            run(make_config(store, tmp_path / "run", name))
+    interrupt(7, run, make_config(store, tmp_path / "run", name))
     again = run(make_config(store, tmp_path / "run", name))
     assert again.first_step == 5
     assert again.metrics == results[name].metrics
