@@ -36,6 +36,21 @@ def verify_fif(path: Path, file: BinaryIO) -> None:
         raise _cut_fif(path)
 
 
+def later_parts(path: Path) -> list[Path]:
+    """Return the files after the first of a recording that was too long for one."""
+    stem = path.name[: -len(".fif")]
+    if "_split-01" in stem:
+        names = [stem.replace("_split-01", f"_split-{n:02d}") for n in range(2, 100)]
+    else:
+        names = [f"{stem}-{n}" for n in range(1, 100)]
+    parts = []
+    for name in names:
+        if not (part := path.with_name(f"{name}.fif")).is_file():
+            break
+        parts.append(part)
+    return parts
+
+
 def _cut_fif(path: Path) -> SourceError:
     return SourceError(
         f"{path}: cut short: the FIF file ends inside its data ({path.stat().st_size} bytes)",

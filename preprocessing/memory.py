@@ -6,11 +6,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mne
 
 from neurofm.errors import SourceError
+from neurofm.preprocessing.epochs import continuous
 from neurofm.preprocessing.sources import Found, SourceConfig
 from neurofm.signals import Entities
 
@@ -21,15 +22,15 @@ _ID_STRUCT = 31  # a tag that tells which machine wrote the file, and when
 
 
 def preprocess_raws(
-    raws: Iterable[tuple[mne.io.BaseRaw, Entities]], config: PreprocessConfig
+    raws: Iterable[tuple[mne.io.BaseRaw | mne.BaseEpochs, Entities]], config: PreprocessConfig
 ) -> PreprocessResult:
     """Preprocess MNE objects instead of files.
 
     Parameters
     ----------
-    raws : iterable of (mne.io.BaseRaw, Entities)
+    raws : iterable of (mne.io.BaseRaw or mne.BaseEpochs, Entities)
         The recordings, and what each is called. They are not changed, and only one is needed
-        at a time.
+        at a time. Epochs follow each other with an edge between them.
     config : PreprocessConfig
         What to make of them; its first source says how they are read. `root` and what names
         files are not used.
@@ -42,7 +43,7 @@ def preprocess_raws(
     Raises
     ------
     SourceError
-        If there is none, two have the same name, or none could be kept.
+        If there is none, one is no such object, two have the same name, or none could be kept.
     """
     from neurofm.preprocessing.run import run
 
@@ -51,11 +52,14 @@ def preprocess_raws(
 
 
 def found_in_memory(
-    raws: Iterable[tuple[mne.io.BaseRaw, Entities]], folder: Path, source: SourceConfig
+    raws: Iterable[tuple[mne.io.BaseRaw | mne.BaseEpochs, Entities]],
+    folder: Path,
+    source: SourceConfig,
 ) -> Sequence[Found]:
     """Write recordings into a folder and return what a source would have found there."""
     found: dict[str, Found] = {}
-    for raw, entities in raws:
+    for item in raws:
+        raw, entities = _required(item)
         name = entities.recording_id
         if name in found:
             raise SourceError(
@@ -63,11 +67,26 @@ def found_in_memory(
                 hint="tell them apart by session or run in their Entities",
             )
         path = folder / f"{name}_raw.fif"
+        if isinstance(raw, mne.BaseEpochs):
+            raw, _ = continuous(raw, name)
         write_fif(raw, path)
         found[name] = Found(path=path, relative=f"memory/{name}", source=source, entities=entities)
     if not found:
         raise SourceError("no recording was given")
     return list(found.values())
+
+
+def _required(item: Any) -> tuple[mne.io.BaseRaw | mne.BaseEpochs, Entities]:
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Entities):
+        if isinstance(item[0], mne.io.BaseRaw | mne.BaseEpochs):
+            return item[0], item[1]
+        what = f"{type(item[0]).__name__} of {item[1].recording_id}"
+    else:
+        what = type(item).__name__
+    raise SourceError(
+        f"a recording is a pair of an mne.io.Raw or mne.Epochs and its Entities, not {what}",
+        hint="preprocess_raws([(raw, Entities(dataset='d', subject='1'))], config)",
+    )
 
 
 def write_fif(raw: mne.io.BaseRaw, path: Path) -> None:

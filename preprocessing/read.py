@@ -15,9 +15,9 @@ import mne
 from neurofm.config import Config
 from neurofm.errors import NeurofmError, SourceError
 from neurofm.preprocessing.magic import Facts
-from neurofm.preprocessing.roles import FILES, FOLDERS
+from neurofm.preprocessing.roles import FILES, FOLDERS, not_its_own
 from neurofm.preprocessing.sss import SssConfig
-from neurofm.preprocessing.verify import companions, verify
+from neurofm.preprocessing.verify import companions, is_bci2000, verify
 
 # Readers of binary formats fail in whatever way the bytes lead them to, and raise `Exception`
 # itself, too.
@@ -77,6 +77,10 @@ class Reader(Config):
         """Tell whether a path below the source's root is a recording, where no glob says it."""
         return inside.lower().endswith(self.endings)
 
+    def skips(self, path: Path) -> str:
+        """Return why a file is no recording of its own; empty if it may be one."""
+        return not_its_own(path)
+
     def names(self, inside: str) -> dict[str, str]:
         """Return entities that the path holds in a way of this reader's own."""
         return {}
@@ -99,6 +103,8 @@ class AutoReader(Reader):
             return XdfReader().raw(path, facts)
         # `open_raw` tells shielded recordings from others, and what to do about them
         more = {"allow_maxshield": "yes"} if path.name.endswith((".fif", ".fif.gz")) else {}
+        if is_bci2000(path):  # MNE reads it as a whole or not at all
+            return mne.io.read_raw_bci2k(path, preload=True, verbose="warning")
         return mne.io.read_raw(path, preload=False, verbose="warning", **more)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from neurofm.preprocessing.arrays import ArrayReader
 from neurofm.preprocessing.bids import BidsReader
+from neurofm.preprocessing.epochs import EpochsReader
 from neurofm.preprocessing.moabb import MoabbReader
 from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.tables import TableReader
@@ -17,6 +18,7 @@ from neurofm.preprocessing.xdf import XdfReader
 AnyReader = Annotated[
     AutoReader
     | BidsReader
+    | EpochsReader
     | BtiReader
     | KitReader
     | NicoletReader

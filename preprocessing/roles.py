@@ -9,9 +9,10 @@ from pathlib import Path
 
 FILES = (
     ".fif", ".fif.gz", ".edf", ".bdf", ".gdf", ".vhdr", ".ahdr", ".set", ".cnt", ".sqd", ".con",
-    ".cdt", ".dap", ".lay", ".nedf", ".ns3", ".nxe", ".xdf",
+    ".eeg", ".cdt", ".dap", ".lay", ".nedf", ".ns3", ".nxe", ".xdf",
 )  # fmt: skip
 FOLDERS = (".ds", ".mff", ".mefd")
+EPOCHS = ("-epo.fif", "_epo.fif", "-epo.fif.gz", "_epo.fif.gz")
 _NOT_RAW = re.compile(
     r"[-_](?:eve|epo|ave|cov|fwd|inv|trans|proj|ica|src|sol|annot|sss_head_pos)\.fif(?:\.gz)?$"
 )

@@ -27,7 +27,7 @@ from neurofm.preprocessing.naming import (
 )
 from neurofm.preprocessing.read import READER_FAILURES, AutoReader
 from neurofm.preprocessing.readers import AnyReader
-from neurofm.preprocessing.roles import not_its_own, walk
+from neurofm.preprocessing.roles import walk
 from neurofm.preprocessing.sss import SssConfig
 from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
@@ -49,7 +49,7 @@ class SourceConfig(Config):
         Name of the data set, where it is not the config's.
     reader : Reader
         How the files are read, chosen by `name`: ``auto`` (by extension), ``bids``, ``moabb``,
-        ``bti``, ``kit``, ``nicolet``, ``array``, ``table`` or ``xdf``.
+        ``epochs``, ``bti``, ``kit``, ``nicolet``, ``array``, ``table`` or ``xdf``.
     include, exclude : tuple of str
         Globs over the path relative to `root`, with ``*``, ``?`` and ``**``; square brackets
         stand for themselves. By default every file with an extension that is read.
@@ -252,7 +252,7 @@ def _of_folder(root: Path, dataset: str, source: SourceConfig) -> list[Found]:
         if not asked or matches(inside, source.exclude):
             continue
         item = Found(path=path, relative=relative_to(path, root), source=source)
-        if why := not_its_own(path):
+        if why := source.reader.skips(path):
             # a companion that nobody asked for by name deserves no row
             if source.include:
                 found.append(replace(item, skipped=why))

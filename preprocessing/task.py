@@ -16,7 +16,7 @@ import numpy as np
 
 from neurofm.contract import SignalContract
 from neurofm.electrodes import montage_positions
-from neurofm.errors import NeurofmError, SourceError, StoreUnwritable
+from neurofm.errors import NeurofmError, SignalError, SourceError, StoreUnwritable
 from neurofm.preprocessing.channels import rename_channels
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.events import companion_path
@@ -192,6 +192,7 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         reader, task.contract, folder, task.cleaning, units=task.source.units
     )
     details |= _told(recording)
+    _require_a_window(recording, task.contract)
     files = files_of(task)
     size, mtime_ns = stat_of(files)
     provenance = {
@@ -210,6 +211,19 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
         "after": spectra_of(recording),
     }
     return write_recording(task.store, recording, quality=quality, provenance=provenance)
+
+
+def _require_a_window(recording: Recording, contract: SignalContract) -> None:
+    spans = recording.good_spans()
+    longest = max((stop - start for start, stop in spans), default=0.0)
+    # half a sample: onsets are rounded
+    if longest + 0.5 / contract.sfreq < contract.window_s:
+        raise SignalError(
+            f"{recording.recording_id}: no stretch of it is as long as one window of "
+            f"{contract.window_s:g} s: the longest without an edge or a BAD mark has "
+            f"{longest:.3g} s",
+            hint="use a shorter window_s, or exclude the recording",
+        )
 
 
 def _require_new(task: Task) -> str:

@@ -8,10 +8,12 @@ from neurofm.errors import SourceError
 from neurofm.preprocessing.brainvision import brainvision_parts, verify_brainvision
 from neurofm.preprocessing.curry import curry_parts, verify_curry
 from neurofm.preprocessing.edf import verify_edf
-from neurofm.preprocessing.fif import verify_fif, verify_fif_gz
+from neurofm.preprocessing.fif import later_parts, verify_fif, verify_fif_gz
 from neurofm.preprocessing.magic import Facts, refuse_placeholder, wrong_format
 
 _CURRY = (".cdt", ".dap", ".dat", ".rs3")
+_BCI2000 = (b"BCI2000V=", b"HeaderLen=")
+_NIHON = (b"EEG-1100", b"EEG-1200A", b"EEG-2100", b"QI-403A", b"DAE-2100D")
 
 
 def verify(path: Path) -> Facts:
@@ -48,7 +50,7 @@ def verify(path: Path) -> Facts:
             return verify_edf(path, file, head)
         if name.endswith((".vhdr", ".ahdr")):
             verify_brainvision(path)
-        if name.endswith(_CURRY):
+        if name.endswith(_CURRY) and not head.startswith(_BCI2000):
             return verify_curry(path)
         if name.endswith(".fif"):
             verify_fif(path, file)
@@ -63,6 +65,12 @@ def _refuse_another_format(path: Path, head: bytes) -> None:
         raise wrong_format(path, "GDF", head)
     if name.endswith((".vhdr", ".ahdr")) and b"Data Exchange Header" not in head:
         raise wrong_format(path, "a BrainVision header", head)
+    if name.endswith(".eeg") and not head.startswith(_NIHON):
+        raise SourceError(
+            f"{path}: no recording of Nihon Kohden, and no BrainVision header of its name is "
+            "beside it",
+            hint="get its .vhdr; or exclude it, if a header of another name reads it",
+        )
     if name.endswith(".set") and not _is_matlab(head):
         raise wrong_format(path, "a MATLAB file (EEGLAB)", head)
 
@@ -72,6 +80,14 @@ def _is_matlab(head: bytes) -> bool:
         b"\x00\x00\x00\x00",
         b"\xe8\x03\x00\x00",
     )
+
+
+def is_bci2000(path: Path) -> bool:
+    """Tell whether a file is BCI2000's, whose extension is one of Curry's."""
+    if not (path.name.lower().endswith(".dat") and path.is_file()):
+        return False
+    with path.open("rb") as file:
+        return file.read(16).startswith(_BCI2000)
 
 
 def companions(path: Path) -> list[Path]:
@@ -98,19 +114,14 @@ def companions(path: Path) -> list[Path]:
     if name.endswith((".vhdr", ".ahdr")):
         return list(brainvision_parts(path).values())
     if name.endswith(_CURRY):
+        if is_bci2000(path):
+            return []
         return [part for part in curry_parts(path) if part != path]
+    if name.endswith(".eeg"):
+        beside = (path.with_suffix(s) for e in (".pnt", ".log", ".21e") for s in (e.upper(), e))
+        return sorted({file for file in beside if file.is_file()})
     if name.endswith(".set") and path.with_suffix(".fdt").is_file():
         return [path.with_suffix(".fdt")]
     if name.endswith(".fif"):
-        stem = path.name[: -len(".fif")]
-        if "_split-01" in stem:
-            globs = [stem.replace("_split-01", f"_split-{n:02d}") for n in range(2, 100)]
-        else:
-            globs = [f"{stem}-{n}" for n in range(1, 100)]
-        parts = []
-        for part in globs:
-            if not (later := path.with_name(f"{part}.fif")).is_file():
-                break
-            parts.append(later)
-        return parts
+        return later_parts(path)
     return []

@@ -9,7 +9,10 @@ import pytest
 from scipy.signal import resample
 
 from neurofm.config import parse_config
+from neurofm.errors import SourceError
+from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.run import CONFIG, run
+from neurofm.preprocessing.verify import companions, verify
 from neurofm.store.reader import open_store
 
 EEG = ("eeg",)
@@ -110,3 +113,28 @@ def test_what_mne_writes_is_read_back_alike(tmp_path, make_raw, fmt):
     middle = slice(256, 1000)
     for ours, theirs in zip(recording.signal, expected, strict=True):
         assert np.corrcoef(ours[middle], theirs[middle])[0, 1] > 0.999
+
+
+def test_bci2000_is_read_although_curry_has_its_extension(tmp_path, make_signal):
+    (tmp_path / "raw").mkdir()
+    counts = (make_signal(4, 10.0) * 1e6).astype("<i2")
+    lines = "[ Parameter Definition ] \r\nSource int SamplingRate= 256Hz 256 1 % // rate\r\n"
+    first = "BCI2000V= 1.1 HeaderLen= {:>5} SourceCh= 4 StatevectorLen= 1 DataFormat= int16\r\n"
+    text = first.format(len(first.format(0)) + len(lines)) + lines
+    frames = [row.tobytes() + b"\0" for row in counts.T]
+    (tmp_path / "raw" / "a.dat").write_bytes(text.encode() + b"".join(frames))
+    source = {"include": ["*.dat"], "unit_scale": 1e-6, "allow_unlocated": True}
+    store = open_store(preprocess(tmp_path, source).store)
+    assert store.sensors("real_sub-1").ch_names == ("EEG1", "EEG2", "EEG3", "EEG4")
+    assert store.index["duration_s"][0] == pytest.approx(10.0)
+
+
+def test_samples_without_their_header_are_refused_and_nihon_kohden_is_not(tmp_path):
+    path = tmp_path / "a.eeg"
+    path.write_bytes(b"EEG-1100C V01.00" + bytes(2000))
+    (tmp_path / "a.PNT").write_bytes(b"EEG-1100C V01.00")
+    assert verify(path).notes == [] and companions(path) == [tmp_path / "a.PNT"]
+    path.write_bytes(bytes(2000))
+    with pytest.raises(SourceError, match=r"no BrainVision header of its name.*\n.*\.vhdr"):
+        verify(path)
+    assert AutoReader().claims("sub-1/a.eeg")
