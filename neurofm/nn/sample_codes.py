@@ -83,17 +83,29 @@ class CodeKernels(nn.Module):
         Whether a code reaches to both sides of its sample, or later samples only.
     bias : bool
         Whether there are offsets.
+    groups : int
+        Groups of codes; of each code only the kernels of its group are kept.
     """
 
-    def __init__(self, n_codes: int, kernel: int, *, padding: Padding = "same", bias: bool = True):
+    def __init__(
+        self,
+        n_codes: int,
+        kernel: int,
+        *,
+        padding: Padding = "same",
+        bias: bool = True,
+        groups: int = 1,
+    ):
         super().__init__()
         self.padding: Padding = padding
-        self.weight = nn.Parameter(torch.randn(n_codes, n_codes, kernel) / (n_codes * kernel))
+        self.groups = groups
+        drawn = torch.randn(n_codes, n_codes // groups, kernel) / (n_codes * kernel)
+        self.weight = nn.Parameter(drawn)
         self.bias = nn.Parameter(torch.zeros(n_codes)) if bias else None
 
     def forward(self, weights: Tensor) -> Tensor:
         """Map weights (N, T, n_codes) to signals (N, T)."""
-        kernel = self.weight.sum(0, keepdim=True)
+        kernel = self.weight.unflatten(0, (self.groups, -1)).sum(1).flatten(0, 1)[None]
         reach = kernel.shape[-1] - 1
         left = reach if self.padding == "causal" else reach // 2
         x = F.pad(weights.transpose(1, 2), (left, reach - left))

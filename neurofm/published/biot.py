@@ -14,7 +14,7 @@ from neurofm.config import Config
 from neurofm.nn.feedforward import FeedForward
 from neurofm.nn.linear_attention import LinearAttention
 from neurofm.nn.sinusoid import sinusoid
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
 
 WIDTH = 256  # of the published table of channels
 N_FRAMES = 1000  # of the table of times
@@ -154,7 +154,9 @@ def from_constructor(constructor: Mapping[str, Any]) -> BIOTConfig:
         "n_fft": "n_fft",
         "hop_length": "hop",
     }
-    return BIOTConfig.model_validate(constructor_values(constructor, names, model="BIOT"))
+    defaults = {"n_classes": 6, "n_channels": 16}
+    values = constructor_values(constructor, names, model="BIOT", defaults=defaults)
+    return config_of(BIOTConfig, values, model="BIOT")
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from neurofm.config import C, Config, parse_config
 from neurofm.errors import CheckpointError, ConfigError, nearest
 from neurofm.nn.weights import check_fit
 
@@ -123,7 +125,12 @@ def _our_name(name: str, rules: Sequence[Rule]) -> str:
 
 
 def constructor_values(
-    constructor: Mapping[str, Any], names: Mapping[str, str | None], *, model: str
+    constructor: Mapping[str, Any],
+    names: Mapping[str, str | None],
+    *,
+    model: str,
+    defaults: Mapping[str, Any] | None = None,
+    only: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Give constructor arguments our names.
 
@@ -135,18 +142,80 @@ def constructor_values(
         Our name of each argument; None for those without influence on the module.
     model : str
         For the message.
+    defaults : mapping, optional
+        What the original takes for arguments that are not given, where our configs take something
+        else.
+    only : mapping, optional
+        Further arguments of the original, each with the one value that has a counterpart here.
 
     Raises
     ------
     ConfigError
-        If an argument is not among `names`.
+        If an argument is unknown, or has a value without a counterpart here.
     """
-    for name in constructor:
-        if name not in names:
-            close = nearest(name, names)
+    only = only or {}
+    for name, value in constructor.items():
+        if name in only:
+            if value != only[name]:
+                raise ConfigError(
+                    f"{model}: {name} = {value!r} has no counterpart here",
+                    hint=f"what is built here has {name} = {only[name]!r}",
+                )
+        elif name not in names:
+            known = (*names, *only)
+            close = nearest(name, known)
             raise ConfigError(
-                f"{model}: unknown constructor argument {name!r}; known: {', '.join(names)}",
+                f"{model}: unknown constructor argument {name!r}; known: {', '.join(known)}",
                 hint=f"did you mean {close!r}?" if close else None,
             )
-    found = {names[name]: value for name, value in constructor.items()}
+    given = {**(defaults or {}), **constructor}
+    found = {names[name]: value for name, value in given.items() if name not in only}
     return {name: value for name, value in found.items() if name is not None}
+
+
+def section(constructor: Mapping[str, Any], name: str, *, model: str) -> Mapping[str, Any]:
+    """Return the arguments of one part.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such part.
+    """
+    found = constructor.get(name)
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"{model}: the constructor lacks the arguments of its {name}",
+            hint=f"give {name}: a mapping of arguments",
+        )
+    return found
+
+
+def config_of(kind: type[C], values: Mapping[str, Any], *, model: str) -> C:
+    """Validate values under our names, configs of parts among them.
+
+    Raises
+    ------
+    ConfigError
+        If a value is missing, or of a wrong type.
+    """
+    plain = json.loads(json.dumps(values, default=Config.to_dict))
+    return parse_config(kind, plain, where=f"constructor of {model}")
+
+
+def norm_eps(layer: str | None, *, model: str) -> float:
+    """Return what a layer norm, told as ``LayerNorm(eps=1e-6)``, adds to the variance.
+
+    Raises
+    ------
+    ConfigError
+        If it is another norm.
+    """
+    match = re.fullmatch(
+        r"(?:[\w.]*\.)?LayerNorm(?:\((?:eps=([\d.e+-]+))?\))?", layer or "LayerNorm"
+    )
+    if match is None:
+        raise ConfigError(
+            f"{model}: the norm {layer!r} has no counterpart here",
+            hint="give LayerNorm, or LayerNorm(eps=...)",
+        )
+    return float(match[1] or 1e-5)

@@ -17,7 +17,7 @@ from neurofm.nn.sample_codes import (
     RecurrentLayers,
     RecurrentName,
 )
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
 
 
 class EphysTokenizerConfig(Config):
@@ -33,6 +33,8 @@ class EphysTokenizerConfig(Config):
         To both sides, or later samples only.
     bias : bool
         Whether kernels have offsets.
+    groups : int
+        Groups of codes whose kernels the original keeps apart; they divide the codes.
     width, n_layers : int
         Of the recurrent layers.
     recurrent : "gru" or "lstm"
@@ -43,6 +45,7 @@ class EphysTokenizerConfig(Config):
     kernel: int = Field(default=10, ge=1)
     padding: Padding = "causal"
     bias: bool = True
+    groups: int = Field(default=1, ge=1)
     width: int = Field(default=128, ge=1)
     n_layers: int = Field(default=1, ge=1)
     recurrent: RecurrentName = "gru"
@@ -66,7 +69,11 @@ class EphysTokenizer(nn.Module):
         self.encoder = RecurrentLayers(config.width, config.n_layers, config.recurrent)
         self.choice = AnnealedChoice(config.width, config.n_codes)
         self.kernels = CodeKernels(
-            config.n_codes, config.kernel, padding=config.padding, bias=config.bias
+            config.n_codes,
+            config.kernel,
+            padding=config.padding,
+            bias=config.bias,
+            groups=config.groups,
         )
 
     def choose(self, signal: Tensor) -> Chosen:
@@ -99,12 +106,13 @@ def from_constructor(constructor: Mapping[str, Any]) -> EphysTokenizerConfig:
         "token_dim": "kernel",
         "token_kernel_padding": "padding",
         "token_kernel_bias": "bias",
+        "token_groups": "groups",
         "rnn_n_units": "width",
         "rnn_type": "recurrent",
         "rnn_n_layers": "n_layers",
     }
     values = constructor_values(constructor, names, model="EphysTokenizer")
-    return EphysTokenizerConfig.model_validate(values)
+    return config_of(EphysTokenizerConfig, values, model="EphysTokenizer")
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

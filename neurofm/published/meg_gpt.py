@@ -17,6 +17,8 @@ from neurofm.config import Config
 from neurofm.errors import ConfigError
 from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.patched_attention import PatchedAttention, causal_view
+from neurofm.nn.rotary import Rotary, Turn
+from neurofm.nn.sinusoid import sinusoid
 
 
 class LookupConfig(Config):
@@ -82,6 +84,11 @@ class MEGGPTConfig(Config):
     ----------
     codes, times, channels : LookupConfig
         Tables of codes, of moments in a window, and of channels.
+    time : "learned", "sinusoidal" or "rotary"
+        Whether the table of moments is learned, or holds sines and cosines; or is not there, and
+        time attention turns its queries and keys.
+    rotary_base : float
+        Of these turns; see `neurofm.nn.rotary.Rotary`.
     labels : tuple of LookupConfig
         Tables of what else is known of a moment, such as its session.
     lookup_width : int
@@ -90,6 +97,8 @@ class MEGGPTConfig(Config):
         Of the layers; 256, 4 and 1024.
     activation : str
         Of the feed-forward layers.
+    n_channel_keys : int, optional
+        Mixtures of channels that channels attend to, instead of the channels themselves.
     layers : tuple of LayerConfig
         The pyramid; each takes in what the one before gives out.
     """
@@ -97,12 +106,15 @@ class MEGGPTConfig(Config):
     codes: LookupConfig = LookupConfig(n_rows=66)
     times: LookupConfig = LookupConfig(n_rows=100)
     channels: LookupConfig = LookupConfig(n_rows=52)
+    time: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    rotary_base: float = Field(default=10_000.0, gt=0)
     labels: tuple[LookupConfig, ...] = ()
     lookup_width: int = Field(default=256, ge=1)
     width: int = Field(default=256, ge=1)
     n_heads: int = Field(default=4, ge=1)
     hidden: int = Field(default=1024, ge=1)
     activation: ActivationName = "gelu"
+    n_channel_keys: int | None = Field(default=None, ge=1)
     layers: tuple[LayerConfig, ...] = PYRAMID
 
     def build(self) -> MEGGPT:
@@ -111,8 +123,14 @@ class MEGGPTConfig(Config):
         Raises
         ------
         ConfigError
-            If a layer does not take in what the one before gives out.
+            If a layer does not take in what the one before gives out, or moments that are turned
+            are put in patches.
         """
+        if self.time == "rotary" and any(la.patch_len > 1 or la.n_recent for la in self.layers):
+            raise ConfigError(
+                "MEG-GPT: rotary time needs layers without patches and without recent moments",
+                hint="set patch_len to 1 and n_recent to 0 in every layer, or time to learned",
+            )
         n = self.times.n_rows
         for i, layer in enumerate(self.layers):
             if layer.n_in != n or layer.n_out > n:
@@ -125,13 +143,27 @@ class MEGGPTConfig(Config):
         return MEGGPT(self)
 
 
-class Lookup(nn.Module):
-    """A row of a table, brought to the width of the model."""
+class Waves(nn.Module):
+    """A table of sines and cosines, which is not learned and not stored."""
 
-    def __init__(self, config: LookupConfig, width: int):
+    table: Tensor
+
+    def __init__(self, n_rows: int, width: int):
+        super().__init__()
+        self.register_buffer("table", sinusoid(n_rows, width), persistent=False)
+
+    def forward(self, row: Tensor) -> Tensor:
+        """Look up rows (...), giving (..., width)."""
+        return self.table[row]
+
+
+class Lookup(nn.Module):
+    """A row of a table, learned or not, brought to the width of the model."""
+
+    def __init__(self, config: LookupConfig, width: int, *, learned: bool = True):
         super().__init__()
         own = config.width or width
-        self.table = nn.Embedding(config.n_rows, own)
+        self.table = (nn.Embedding if learned else Waves)(config.n_rows, own)
         self.project = nn.Linear(own, width) if own != width else None
 
     def forward(self, row: Tensor) -> Tensor:
@@ -147,7 +179,9 @@ class Channels(nn.Module):
         super().__init__()
         width, n = config.width, config.channels.n_rows
         self.norm_attention = nn.LayerNorm(width)
-        everyone = torch.ones(n, n, dtype=torch.bool)
+        n_keys = config.n_channel_keys
+        self.mix = nn.Linear(n, n_keys) if n_keys else None
+        everyone = torch.ones(n, n_keys or n, dtype=torch.bool)
         self.attention = PatchedAttention(width, config.n_heads, everyone)
         self.norm_feedforward = nn.LayerNorm(width)
         self.feedforward = FeedForward(width, config.hidden, activation=config.activation)
@@ -155,7 +189,9 @@ class Channels(nn.Module):
     def gather(self, x: Tensor) -> Tensor:
         """Return what channels (B, C, L, D) gather from each other."""
         moments = self.norm_attention(x).transpose(1, 2)
-        out = self.attention(moments.flatten(0, 1), moments.flatten(0, 1))
+        query = moments.flatten(0, 1)
+        keys = query if self.mix is None else self.mix(query.transpose(1, 2)).transpose(1, 2)
+        out = self.attention(query, keys)
         return out.unflatten(0, moments.shape[:2]).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,6 +220,9 @@ class Layer(nn.Module):
         self.time = PatchedAttention(
             width, n_heads, sees, patch_len=layer.patch_len, n_recent=layer.n_recent
         )
+        self.rotary = None
+        if config.time == "rotary":
+            self.rotary = Rotary(width // n_heads, base=config.rotary_base)
         self.cross = None
         if beside:
             sees = causal_view(layer.n_out, layer.n_patches, layer.patch_len, band=layer.band)
@@ -197,10 +236,17 @@ class Layer(nn.Module):
         mixed = x if self.channels is None else self.channels(x)
         x = (x if self.cross is not None else mixed).flatten(0, 1)
         normed = self.norm_time(x)
-        x = _add(x, self.time(normed, normed))
+        x = _add(x, self.time(normed, normed, turns=self._turns(normed)))
         if self.cross is not None:
             x = _add(x, self.cross(x, mixed.flatten(0, 1)))
         return (x + self.feedforward(self.norm_feedforward(x))).unflatten(0, shape)
+
+    def _turns(self, x: Tensor) -> tuple[Turn, Turn] | None:
+        """Return the turns of queries, which are the last moments, and of keys (N, L, D)."""
+        if self.rotary is None or self.time.sees is None:
+            return None
+        when = torch.arange(x.shape[1], device=x.device)
+        return self.rotary.at(when[-len(self.time.sees) :], x), self.rotary.at(when, x)
 
 
 def _add(x: Tensor, gathered: Tensor) -> Tensor:
@@ -221,7 +267,9 @@ class MEGGPT(nn.Module):
         self.config = config
         width = config.lookup_width
         self.codes = Lookup(config.codes, width)
-        self.times = Lookup(config.times, width)
+        self.times = None
+        if config.time != "rotary":
+            self.times = Lookup(config.times, width, learned=config.time == "learned")
         self.channels = Lookup(config.channels, width)
         self.labels = nn.ModuleList(Lookup(label, width) for label in config.labels)
         self.project_in = nn.Linear(width, config.width) if width != config.width else None
@@ -246,7 +294,9 @@ class MEGGPT(nn.Module):
                 hint="it knows channels and moments by their number, so it takes no others",
             )
         device = codes.device
-        x = self.codes(codes) + self.times(torch.arange(found[1], device=device))
+        x = self.codes(codes)
+        if self.times is not None:
+            x = x + self.times(torch.arange(found[1], device=device))
         x = x + self.channels(torch.arange(found[0], device=device))[:, None]
         for table, label in zip(self.labels, labels, strict=True):
             x = x + table(label)[:, None]

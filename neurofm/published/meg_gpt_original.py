@@ -8,13 +8,18 @@ from typing import Any
 from torch import Tensor
 
 from neurofm.errors import ConfigError
-from neurofm.published.entry import Published, Rule, constructor_values, rename
-from neurofm.published.meg_gpt import LayerConfig, LookupConfig, MEGGPTConfig
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    rename,
+    section,
+)
+from neurofm.published.meg_gpt import LayerConfig, MEGGPTConfig
 
-_ONLY: dict[str, dict[str, Any]] = {
-    "input_embedding": {"pos_embedding_type": "absolute"},
-    "transformer_decoder": {"norm_type": "layer", "n_groups": None, "chan_attn_chandim": None},
-}
+MODEL = "MEG-GPT"
+_TIMES = {"absolute": "learned", "sinusoidal": "sinusoidal", "rope": "rotary"}
 _BY_LAYER = (
     "n_patches_out",
     "patch_len_out",
@@ -42,62 +47,86 @@ def from_constructor(constructor: Mapping[str, Any]) -> MEGGPTConfig:
     Raises
     ------
     ConfigError
-        If an argument is unknown, or asks for what the released model does not have.
+        If an argument is unknown, or asks for what has no counterpart here.
     """
     parts = ("input_embedding", "transformer_decoder")
     names = ("name", "sequence_length", "n_channels", *parts, "loss", "training")
-    constructor_values(constructor, dict.fromkeys(names), model="MEG-GPT")
-    for part, only in _ONLY.items():
-        for name, value in only.items():
-            if constructor[part].get(name, value) != value:
-                raise ConfigError(
-                    f"MEG-GPT {part}: {name} = {constructor[part][name]!r} has no counterpart here",
-                    hint=f"the released model has {name} = {value!r}",
-                )
-    return MEGGPTConfig.model_validate({**_lookups(constructor), **_layers(constructor)})
+    constructor_values(constructor, dict.fromkeys(names), model=MODEL)
+    layers = _layers(constructor)
+    n_times = constructor.get("sequence_length") or layers["layers"][0].n_in
+    values = {**_lookups(constructor, n_times), **layers}
+    return config_of(MEGGPTConfig, values, model=MODEL)
 
 
-def _lookups(constructor: Mapping[str, Any]) -> dict[str, Any]:
-    given = constructor["input_embedding"]
+def _lookups(constructor: Mapping[str, Any], n_times: int) -> dict[str, Any]:
     names: dict[str, str | None] = {
         "n_tokens": "n_codes",
         "embedding_dim": "lookup_width",
         "token_embedding_dim": "codes",
         "pos_embedding_dim": "times",
+        "pos_embedding_type": "time",
+        "rope_base": "rotary_base",
         "channel_embedding_dim": "channels",
         "extra_label_specs": "labels",
-        **dict.fromkeys(("pos_embedding_type", "rope_base")),
     }
-    values = constructor_values(given, names, model="MEG-GPT input_embedding")
+    given = section(constructor, "input_embedding", model=MODEL)
+    values = constructor_values(
+        given, names, model=f"{MODEL} input_embedding", defaults={"pos_embedding_type": "absolute"}
+    )
+    values["time"] = _TIMES.get(values["time"], values["time"])
     rows = {
-        "codes": values.pop("n_codes"),
-        "times": constructor["sequence_length"],
-        "channels": constructor["n_channels"],
+        "codes": values.pop("n_codes", None),
+        "times": n_times,
+        "channels": constructor.get("n_channels"),
     }
     for name, n_rows in rows.items():
-        values[name] = LookupConfig(n_rows=n_rows, width=values.get(name))
-    values["labels"] = tuple(
-        LookupConfig(n_rows=label["n_classes"], width=label.get("label_dim"))
+        values[name] = {"n_rows": n_rows, "width": values.get(name)}
+    values["labels"] = [
+        {"n_rows": label["n_classes"], "width": label.get("label_dim")}
         for label in values.get("labels") or ()
-    )
+    ]
     return values
 
 
 def _layers(constructor: Mapping[str, Any]) -> dict[str, Any]:
-    given = constructor["transformer_decoder"]
     names: dict[str, str | None] = {
         "n_heads": "n_heads",
         "model_dim": "width",
         "feed_forward_dim": "hidden",
         "feed_forward_activation": "activation",
-        **dict.fromkeys((*_BY_LAYER, *_TRAINING, *_ONLY["transformer_decoder"])),
+        "chan_attn_chandim": "n_channel_keys",
+        **dict.fromkeys((*_BY_LAYER, *_TRAINING)),
     }
-    values = constructor_values(given, names, model="MEG-GPT transformer_decoder")
-    if values.get("activation") == "swish":
+    values = constructor_values(
+        section(constructor, "transformer_decoder", model=MODEL),
+        names,
+        model=f"{MODEL} transformer_decoder",
+        defaults={"n_heads": 1, "feed_forward_activation": "relu"},
+        only={"norm_type": "layer", "n_groups": None},
+    )
+    if values["activation"] == "swish":
         values["activation"] = "silu"
-    columns = zip(*(given[name] for name in _BY_LAYER), strict=True)
-    values["layers"] = tuple(_layer(dict(zip(_BY_LAYER, row, strict=True))) for row in columns)
+    columns = _columns(constructor)
+    rows = zip(*columns.values(), strict=True)
+    values["layers"] = [_layer(dict(zip(columns, row, strict=True))) for row in rows]
     return values
+
+
+def _columns(constructor: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return what is said layer by layer; what a layer gives out may follow from the next."""
+    given = dict(constructor["transformer_decoder"])
+    if given.get("n_patches_out") is None:
+        last = section(constructor, "loss", model=MODEL).get("loss_sequence_length")
+        given["n_patches_out"] = [*(given.get("n_patches_in") or ())][1:] + [last]
+        given["patch_len_out"] = [*(given.get("patch_len_in") or ())][1:] + [1]
+    columns = {name: given.get(name) for name in _BY_LAYER}
+    lengths = {len(column) if isinstance(column, list) else 0 for column in columns.values()}
+    if len(lengths) > 1 or not all(lengths):
+        raise ConfigError(
+            f"{MODEL} transformer_decoder: {columns} do not say the same number of layers",
+            hint=f"give a list with one value a layer for each of {', '.join(_BY_LAYER)}",
+        )
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _layer(given: Mapping[str, Any]) -> LayerConfig:
@@ -107,17 +136,19 @@ def _layer(given: Mapping[str, Any]) -> LayerConfig:
             hint="switch both on, or both off, layer by layer",
         )
     channels = "before" if given["do_chan_attention"] else "apart"
-    return LayerConfig.model_validate(
-        {
-            "n_out": given["n_patches_out"] * given["patch_len_out"],
-            "n_patches": given["n_patches_in"],
-            "patch_len": given["patch_len_in"],
-            "n_recent": given["unpatched_len_in"],
-            "band": given["l_patched_b"],
-            "recent_band": given["l_unpatched_b"],
-            "channels": "beside" if given["do_cross_attention"] else channels,
-        }
-    )
+    recent_band = given["l_unpatched_b"]
+    if recent_band is None:  # as the original has it, which is not no band at all
+        recent_band = given["n_patches_in"] * given["patch_len_in"]
+    values = {
+        "n_out": given["n_patches_out"] * given["patch_len_out"],
+        "n_patches": given["n_patches_in"],
+        "patch_len": given["patch_len_in"],
+        "n_recent": given["unpatched_len_in"],
+        "band": given["l_patched_b"],
+        "recent_band": recent_band,
+        "channels": "beside" if given["do_cross_attention"] else channels,
+    }
+    return config_of(LayerConfig, values, model=f"{MODEL} transformer_decoder")
 
 
 def _attention(theirs: str, ours: str) -> list[Rule]:
@@ -148,6 +179,7 @@ def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (layer + r"ff_time\.net\.0\.(\w+)", to + r"feedforward.widen.\2"),
         (layer + r"ff_time\.net\.2\.(\w+)", to + r"feedforward.narrow.\2"),
         (layer + r"ff_chan\.net\.0\.(\w+)", to + r"channels.feedforward.widen.\2"),
+        (layer + r"chan_att_dim_proj\.(\w+)", to + r"channels.mix.\2"),
         (layer + r"ff_chan\.net\.2\.(\w+)", to + r"channels.feedforward.narrow.\2"),
         *_attention(layer + r"gasp_time_attention\.", to + "time."),
         *_attention(layer + r"gasp_chan_attention\.", to + "channels.attention."),

@@ -15,7 +15,7 @@ from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.feedforward import ActivationName
 from neurofm.nn.place_time import PlaceTime
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
 
 EPS = 1e-6
 
@@ -247,7 +247,7 @@ def encoder_config(constructor: Mapping[str, Any]) -> REVEConfig:
         "patch_overlap": "overlap",
         "noise_ratio": None,
     }
-    return REVEConfig.model_validate(constructor_values(constructor, names, model="REVE"))
+    return config_of(REVEConfig, constructor_values(constructor, names, model="REVE"), model="REVE")
 
 
 def pretraining_config(constructor: Mapping[str, Any]) -> REVEPretrainingConfig:

@@ -14,7 +14,7 @@ from neurofm.published.eegpt import PUBLISHED_EEGPT
 from neurofm.published.entry import Published
 from neurofm.published.ephys_tokenizer import PUBLISHED_EPHYS_TOKENIZER
 from neurofm.published.femba import PUBLISHED_FEMBA
-from neurofm.published.labram import PUBLISHED_LABRAM
+from neurofm.published.labram_original import PUBLISHED_LABRAM
 from neurofm.published.luna_original import PUBLISHED_LUNA
 from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.meg_gpt_original import PUBLISHED_MEG_GPT

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 
 from neurofm.config import Config
 from neurofm.nn.codebook import Codebook, Quantised
-from neurofm.published.entry import Published, Rule, constructor_values, rename
-from neurofm.published.labram import LaBraMConfig, from_constructor, reshape, trunk_rules
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    rename,
+    section,
+)
+from neurofm.published.labram import LaBraMConfig
+from neurofm.published.labram_original import from_constructor, reshape, trunk_rules
 
 
 class VQNSPConfig(Config):
@@ -30,6 +38,8 @@ class VQNSPConfig(Config):
         Bins of the spectrum to predict: as many as a patch has samples.
     kmeans : bool
         Start the codebook from the first batch.
+    smooth_l1 : bool
+        Whether spectra are compared by the smooth L1 error instead of the squared error.
     """
 
     encoder: LaBraMConfig = LaBraMConfig()
@@ -38,6 +48,7 @@ class VQNSPConfig(Config):
     code_width: int = Field(default=64, ge=1)
     n_bins: int = Field(default=200, ge=1)
     kmeans: bool = True
+    smooth_l1: bool = False
 
     def build(self) -> VQNSP:
         """Build the tokenizer with fresh weights."""
@@ -63,6 +74,7 @@ class VQNSP(nn.Module):
 
     def __init__(self, config: VQNSPConfig):
         super().__init__()
+        self.error = F.smooth_l1_loss if config.smooth_l1 else F.mse_loss
         self.encoder = config.encoder.build()
         self.decoder = config.decoder.build()
         self.to_code = _bottleneck(config.encoder.width, config.code_width)
@@ -107,8 +119,8 @@ class VQNSP(nn.Module):
         target = target_spectra(patches)
         return {
             "commitment": found.loss,
-            "amplitude": F.mse_loss(guess.amplitude, target.amplitude),
-            "phase": F.mse_loss(guess.phase, target.phase),
+            "amplitude": self.error(guess.amplitude, target.amplitude),
+            "phase": self.error(guess.phase, target.phase),
         }
 
 
@@ -139,28 +151,31 @@ def _bottleneck(n_in: int, n_out: int) -> nn.Sequential:
 
 
 def config_from_constructor(constructor: Mapping[str, Any]) -> VQNSPConfig:
-    """Return our config from the original's arguments."""
+    """Return our config from the original's arguments.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown or lacking, or has no counterpart here.
+    """
+    model = "VQNSP"
     names = {
-        "encoder_config": "encoder",
-        "decoder_config": "decoder",
         "n_embed": "n_codes",
         "embed_dim": "code_width",
         "decoder_out_dim": "n_bins",
         "quantize_kmeans_init": "kmeans",
-        "decay": None,
-        "smooth_l1_loss": None,
+        "smooth_l1_loss": "smooth_l1",
+        **dict.fromkeys(("encoder_config", "decoder_config", "decay")),
     }
-    values = constructor_values(constructor, names, model="VQNSP")
-    for part in ("encoder", "decoder"):
-        values[part] = dict(values[part])
-    # the decoder takes code vectors as its channels, one sample long
-    decoder = from_constructor(values["decoder"], "finetuning").to_dict()
-    width_in = values["decoder"]["in_chans"]
-    values["decoder"] = LaBraMConfig.model_validate(
-        {**decoder, "patch_len": width_in, "n_filters": None}
+    values = constructor_values(constructor, names, model=model, defaults={"embed_dim": 32})
+    encoder, decoder = (
+        section(constructor, f"{part}_config", model=model) for part in ("encoder", "decoder")
     )
-    values["encoder"] = from_constructor(values["encoder"], "finetuning")
-    return VQNSPConfig.model_validate(values)
+    values["encoder"] = from_constructor(encoder, "finetuning", model=f"{model} encoder")
+    # the decoder takes code vectors as its channels, one sample long, whatever it is told
+    decoder = {**decoder, "in_chans": values["code_width"]}
+    values["decoder"] = from_constructor(decoder, "finetuning", model=f"{model} decoder")
+    return config_of(VQNSPConfig, values, model=model)
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
