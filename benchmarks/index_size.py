@@ -9,6 +9,7 @@ them, so that index, groups and shards are read exactly as in a store of that si
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import shutil
 import statistics
@@ -93,15 +94,25 @@ def measure(path: Path) -> None:
         seed=0,
     )
     batches = iter(
-        Loader(store, plan, n_times=plan.n_times, sfreq=SFREQ, last_step=101, scale_late=True)
+        Loader(store, plan, n_times=plan.n_times, sfreq=SFREQ, last_step=200, scale_late=True)
     )
-    windows = len(next(batches))
+    next(batches)
     first = time.perf_counter()
-    windows = sum(len(batch) for batch in batches)
+    windows = sum(len(next(batches)) for _ in range(100))
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + private_of_children()
     print(len(store), plan.n_windows, opened - start, first - start, windows / (end - first))
     print(before, peak)
+
+
+def private_of_children() -> float:
+    """Return the megabytes that child processes do not share with this one."""
+    total = 0
+    for child in multiprocessing.active_children():
+        for line in Path(f"/proc/{child.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Private"):
+                total += int(line.split()[1])
+    return total / 1024
 
 
 def main() -> None:

@@ -94,6 +94,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         steps = iter(range(self.first_step, self.last_step))
         if self.forks:
+            if len(self):  # what is looked up in tables is made here, once, and not in each child
+                self.reader.sensors(self.plan.batch(self.first_step)[0].recording_id)
             n_bytes = self.plan.most_samples(self.world) * (2 if self.scale_late else 4)
             return in_order_by_processes(
                 self._make, steps, workers=self.workers, prefetch=self.prefetch, n_bytes=n_bytes

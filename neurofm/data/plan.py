@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field
 
 from neurofm.config import Config
@@ -212,7 +213,7 @@ class WindowPlan:
     def _locate(self, bucket: _Bucket, windows: np.ndarray, epoch: int) -> tuple[WindowRef, ...]:
         spans = np.searchsorted(bucket.stop, windows, side="right")
         within = windows - np.where(spans > 0, bucket.stop[spans - 1], 0)
-        names = [self._recording_ids[i] for i in bucket.recording[spans].tolist()]
+        names = self._recording_ids.take(bucket.recording[spans]).to_pylist()
         starts, slack = bucket.start[spans], bucket.slack[spans]
         starts = starts + self._phase(names, starts, slack, epoch) + within * self.n_times
         return tuple(map(WindowRef, names, starts.tolist()))
@@ -232,16 +233,16 @@ class WindowPlan:
         return np.where(to_grid <= slack, to_grid, 0)
 
 
-def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+def _spans(index: pd.DataFrame) -> tuple[pa.Array, pd.DataFrame]:
     """Return the recordings by name, and all good spans in samples, those of one after another."""
-    ordered = index.sort_values("recording_id")
-    edges = [np.asarray(spans, np.float64) for spans in ordered["spans"]]
-    n_spans = np.array([len(spans) // 2 for spans in edges], np.int64)
-    flat = np.concatenate([np.empty(0), *edges]).reshape(-1, 2)
-    recording = np.repeat(np.arange(len(ordered)), n_spans)
-    of_each = {
-        name: ordered[name].to_numpy()[recording] for name in ("sfreq", "n_times", "n_channels")
-    }
+    of_a_recording = ["sfreq", "n_times", "n_channels"]
+    ordered = index[["recording_id", "spans", *of_a_recording]].sort_values("recording_id")
+    schema = pa.schema([("recording_id", pa.string()), ("spans", pa.list_(pa.float64()))])
+    ids, edges = pa.Table.from_pandas(ordered, schema, preserve_index=False).combine_chunks()
+    edges = edges.combine_chunks()
+    recording = np.repeat(np.arange(len(ordered)), np.diff(edges.offsets) // 2)
+    flat = edges.flatten().to_numpy().reshape(-1, 2)
+    of_each = {name: ordered[name].to_numpy()[recording] for name in of_a_recording}
     # inwards to whole samples; a microsample of slack undoes the rounding of seconds
     start = np.ceil(flat[:, 0] * of_each["sfreq"] - 1e-6).astype(np.int64)
     stop = np.floor(flat[:, 1] * of_each["sfreq"] + 1e-6).astype(np.int64)
@@ -251,7 +252,7 @@ def _spans(index: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
         "stop": np.minimum(stop, of_each["n_times"]),
         "n_channels": of_each["n_channels"],
     }
-    return ordered["recording_id"].tolist(), pd.DataFrame(table, dtype=np.int64)
+    return ids.combine_chunks(), pd.DataFrame(table, dtype=np.int64)
 
 
 def _bucket(n_channels: int, spans: pd.DataFrame, n_times: int, batch_size: int) -> _Bucket:

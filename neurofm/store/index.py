@@ -15,6 +15,7 @@ from neurofm.errors import StoreError
 from neurofm.store.layout import index_path, replace_synced
 from neurofm.store.remote import Location
 
+_SPANS = pa.list_(pa.float64())
 SCHEMA = pa.schema(
     [
         ("recording_id", pa.string()),
@@ -29,7 +30,7 @@ SCHEMA = pa.schema(
         ("n_times", pa.int64()),
         ("duration_s", pa.float64()),
         ("n_events", pa.int32()),
-        ("spans", pa.list_(pa.float64())),
+        ("spans", _SPANS),
         ("montage", pa.string()),
         ("source", pa.string()),
         ("source_hash", pa.string()),
@@ -46,7 +47,11 @@ def read_index(store: Location) -> pd.DataFrame:
     StoreError
         If it is missing, damaged, or lacks a column.
     """
-    index: pd.DataFrame = read_table(store).to_pandas()
+    # column by column, each let go as soon as it is converted; an array a row would weigh tenfold
+    index: pd.DataFrame = read_table(store).to_pandas(
+        types_mapper={_SPANS: pd.ArrowDtype(_SPANS)}.get, split_blocks=True, self_destruct=True
+    )
+    pa.default_memory_pool().release_unused()
     return index
 
 

@@ -73,7 +73,7 @@ class Store:
         self._index = read_index(self.path)
         self._shards = ShardReader()
         self._array: Callable[[str], SignalArray] = lru_cache(KNOWN_ARRAYS)(self._load_array)
-        self._montage: dict[str, Sensors] = {}
+        self._montage: dict[int, Sensors] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
         return (open_store, (self.path,))
@@ -95,7 +95,7 @@ class Store:
 
     def sensors(self, recording_id: str) -> Sensors:
         """Return the channels of a recording; one object for all that share a montage."""
-        montage = self._montages[self._row(recording_id)]
+        montage = int(self._montages[self._row(recording_id)])
         found = self._montage.get(montage)
         if found is None:
             found = Sensors.from_dict(self.attributes(recording_id)["sensors"])
@@ -245,8 +245,8 @@ class Store:
         return {name: i for i, name in enumerate(self._index["recording_id"])}
 
     @cached_property
-    def _montages(self) -> list[str]:
-        return self._index["montage"].tolist()
+    def _montages(self) -> np.ndarray:
+        return pd.factorize(self._index["montage"])[0]
 
     @cached_property
     def _lengths(self) -> np.ndarray:
