@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,14 @@ from neurofm.config import Config
 from neurofm.errors import ConfigError, SignalError
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.strided_convs import StridedConv
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    rename,
+    section,
+)
 
 GROUPS_OF_POSITION = 16
 WIDENED = 3  # the transformer is this many times as wide as the encoder
@@ -32,23 +40,29 @@ class BENDRConfig(Config):
         Features of an encoded step.
     kernels, strides : tuple of int
         Of the encoder's convolutions; even kernels are made odd by one more sample.
+    projection : bool
+        Whether a convolution of single steps follows them.
     depth, n_heads, hidden : int
         Of the transformer.
+    activation : "gelu" or "relu"
+        Of its feed-forward layers.
     position_kernel : int
-        Steps that the convolution of positions sees.
-    start : float
-        Value of every feature of the start token.
+        Steps that the convolution of positions sees; 0 leaves it out.
+    start : float, optional
+        Value of every feature of the start token; None leaves it out.
     """
 
     n_channels: int = Field(default=20, ge=1)
     width: int = Field(default=512, ge=2, multiple_of=2)
     kernels: tuple[int, ...] = (3, 2, 2, 2, 2, 2)
     strides: tuple[int, ...] = (3, 2, 2, 2, 2, 2)
+    projection: bool = False
     depth: int = Field(default=8, ge=1)
     n_heads: int = Field(default=8, ge=1)
     hidden: int = Field(default=3076, ge=1)
-    position_kernel: int = Field(default=25, ge=1)
-    start: float = -5.0
+    activation: Literal["gelu", "relu"] = "gelu"
+    position_kernel: int = Field(default=25, ge=0)
+    start: float | None = -5.0
 
     def build(self) -> BENDR:
         """Build the model with fresh weights.
@@ -63,7 +77,7 @@ class BENDRConfig(Config):
                 f"BENDR: {len(self.kernels)} kernels and {len(self.strides)} strides",
                 hint="give one of each for every convolution",
             )
-        if self.width % GROUPS_OF_POSITION:
+        if self.position_kernel and self.width % GROUPS_OF_POSITION:
             raise ConfigError(
                 f"BENDR: width {self.width} is no multiple of {GROUPS_OF_POSITION}",
                 hint="positions are convolved in that many groups",
@@ -84,25 +98,22 @@ class BENDR(nn.Module):
         super().__init__()
         self.config = config
         width, inner = config.width, WIDENED * config.width
-        widths = [config.n_channels, *[width] * len(config.kernels)]
+        shapes = [*zip(config.kernels, config.strides, strict=True)]
+        if config.projection:
+            shapes.append((1, 1))
         self.stages = nn.ModuleList(
-            StridedConv(n_in, width, kernel, stride)
-            for n_in, kernel, stride in zip(
-                widths[:-1], config.kernels, config.strides, strict=True
-            )
+            StridedConv(width if i else config.n_channels, width, *shape)
+            for i, shape in enumerate(shapes)
         )
-        position = nn.Conv1d(
-            width,
-            width,
-            config.position_kernel,
-            padding=config.position_kernel // 2,
-            groups=GROUPS_OF_POSITION,
-        )
-        self.position = weight_norm(position, dim=2)
+        self.position = None
+        if kernel := config.position_kernel:
+            around, groups = kernel // 2, GROUPS_OF_POSITION
+            position = nn.Conv1d(width, width, kernel, padding=around, groups=groups)
+            self.position = weight_norm(position, dim=2)
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Linear(width, inner)
         self.mask = nn.Parameter(torch.randn(width) * width**-0.5)
-        style = BlockStyle(norm="none")
+        style = BlockStyle(norm="none", activation=config.activation)
         self.blocks = nn.ModuleList(
             Block(inner, config.n_heads, attention="full", hidden=config.hidden, style=style)
             for _ in range(config.depth)
@@ -110,7 +121,7 @@ class BENDR(nn.Module):
         self.narrow = nn.Linear(inner, width)
 
     def encode(self, signal: Tensor) -> Tensor:
-        """Map signals (B, C, T) at 256 Hz to steps (B, D, T / 96)."""
+        """Map signals (B, C, T) at 256 Hz to steps (B, D, T over the strides, 96)."""
         for stage in self.stages:
             signal = stage(signal)
         return signal
@@ -125,18 +136,16 @@ class BENDR(nn.Module):
 
     def condition(self, steps: Tensor) -> Tensor:
         """Add positions to steps (B, D, S), normalise and widen them: (B, S, 3 D)."""
-        x = steps + self.positions(steps)
+        x = steps if self.position is None else steps + F.gelu(self.position(steps))
         return self.widen(self.norm(x.transpose(1, 2)))
-
-    def positions(self, steps: Tensor) -> Tensor:
-        """Return what the convolution says of positions, (B, D, S)."""
-        return F.gelu(self.position(steps))
 
     def contextualise(self, steps: Tensor) -> Tensor:
         """Return contexts (B, D, 1 + S) of steps (B, D, S); the first is the start token's."""
         x = self.condition(steps)
-        start = x.new_full((len(x), 1, x.shape[-1]), self.config.start)
-        x = torch.cat((start, x), dim=1)[:, None]
+        if self.config.start is not None:
+            start = x.new_full((len(x), 1, x.shape[-1]), self.config.start)
+            x = torch.cat((start, x), dim=1)
+        x = x[:, None]
         for block in self.blocks:
             x = block(x, None, None)
         return self.narrow(x[:, 0]).transpose(1, 2)
@@ -207,36 +216,42 @@ def from_constructor(constructor: Mapping[str, Any]) -> BENDRConfig:
     Raises
     ------
     ConfigError
-        If an argument is unknown, or asks for a part that BENDR's weights never had.
+        If an argument is unknown, or the arguments of a part are lacking.
     """
-    encoder = {
+    model = "BENDR"
+    parts = dict.fromkeys(("encoder", "contextualizer", "contrastive"))
+    constructor_values(constructor, parts, model=model)
+    encoder: dict[str, str | None] = {
         "in_features": "n_channels",
         "encoder_h": "width",
         "enc_width": "kernels",
         "enc_downsample": "strides",
         "projection_head": "projection",
+        "dropout": None,
     }
-    values = constructor_values(constructor["encoder"], encoder, model="BENDR encoder")
-    if values.pop("projection", False):
-        raise ConfigError("BENDR: projection_head = True has no counterpart here")
-    contextualizer = {
-        "in_features": None,
+    values = constructor_values(
+        section(constructor, "encoder", model=model),
+        encoder,
+        model=f"{model} encoder",
+        defaults={"encoder_h": 256},
+    )
+    contextualizer: dict[str, str | None] = {
         "hidden_feedforward": "hidden",
         "heads": "n_heads",
         "layers": "depth",
+        "activation": "activation",
         "position_encoder": "position_kernel",
         "start_token": "start",
+        # told of the encoder, or of training alone
+        **dict.fromkeys(("in_features", "dropout", "layer_drop", "finetuning")),
+        **dict.fromkeys(("mask_p_t", "mask_p_c", "mask_t_span", "mask_c_span")),
     }
     values |= constructor_values(
-        constructor["contextualizer"], contextualizer, model="BENDR contextualizer"
+        section(constructor, "contextualizer", model=model),
+        contextualizer,
+        model=f"{model} contextualizer",
     )
-    for name in ("kernels", "strides"):
-        values[name] = _as_tuple(values[name])
-    return BENDRConfig.model_validate({**values, "start": float(values["start"])})
-
-
-def _as_tuple(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(values)
+    return config_of(BENDRConfig, values, model=model)
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -246,6 +261,7 @@ def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules: list[Rule] = [
         (r"encoder\.encoder\.Encoder_(\d+)\.0\.(\w+)", r"stages.\1.conv.\2"),
         (r"encoder\.encoder\.Encoder_(\d+)\.2\.(\w+)", r"stages.\1.norm.\2"),
+        *_projection(original),
         (r"contextualizer\.input_conditioning\.1\.(\w+)", r"norm.\1"),
         (r"contextualizer\.input_conditioning\.4\.(\w+)", r"widen.\1"),
         (r"contextualizer\.mask_replacement", "mask"),
@@ -264,6 +280,17 @@ def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in found:
             found[name] = found[name].squeeze(-1)  # convolutions of one step
     return found
+
+
+def _projection(original: Mapping[str, Tensor]) -> list[Rule]:
+    """Return the rules for the convolution after the numbered ones."""
+    start = r"encoder\.encoder\.Encoder_\d+\.0\.bias"
+    n_stages = sum(re.fullmatch(start, name) is not None for name in original)
+    at = r"encoder\.encoder\.projection-1\."
+    return [
+        (at + r"0\.(\w+)", rf"stages.{n_stages}.conv.\1"),
+        (at + r"2\.(\w+)", rf"stages.{n_stages}.norm.\1"),
+    ]
 
 
 PUBLISHED_BENDR = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurofm.config import Config
-from neurofm.errors import ConfigError
 from neurofm.nn.spatial_merger import SpatialMerger
-from neurofm.published.entry import Published, Rule, constructor_values, rename
 
-BOOST = 5.0  # the original keeps layer scales divided by this, so that they learn faster
 UNKNOWN = -0.1  # both coordinates of a sensor without a position, in the original's data
 
 
@@ -27,20 +23,27 @@ class SimpleConvConfig(Config):
     n_channels, n_out : int
         Sensors in, features out.
     width, depth, kernel : int
-        Features, blocks, and samples of each convolution.
+        Features of the first block, blocks, and samples of each convolution.
+    growth : float
+        Features of a block as a multiple of those of the one before.
     dilation_growth, dilation_period : int
         Each block looks this many times as far as the one before, and begins anew after a
         period; 0 never does.
     n_merged, merger_features : int
         Virtual channels, and features of positions; 0 leaves the merger out.
-    n_initial : int
-        Features of the first linear map; 0 leaves it out.
+    drops_unlocated : bool
+        Whether sensors without a position are set to zero first.
+    n_initial, initial_depth : int
+        Features and number of the first linear maps, with bends between; 0 leaves them out.
+    initial_bend : bool
+        Whether one follows the last of them.
     n_subjects : int
         Subjects that are told apart.
-    subject_matrix : bool
-        Whether each subject has a matrix.
-    subject_width : int
-        Features of each subject's vector; 0 leaves it out.
+    subject_matrix : "square", "to_width" or "none"
+        Whether each subject has a matrix, and whether it gives as many features as it takes, or
+        `width`.
+    subject_width, subject_scale : int, float
+        Features of each subject's vector, and what it is multiplied by; 0 leaves it out.
     glu_every, glu_context : int
         A gated layer follows every so many blocks, and sees that many samples on both sides.
     layer_scale : float, optional
@@ -58,14 +61,19 @@ class SimpleConvConfig(Config):
     width: int = Field(default=320, ge=1)
     depth: int = Field(default=10, ge=1)
     kernel: int = Field(default=3, ge=1)
+    growth: float = Field(default=1.0, gt=0)
     dilation_growth: int = Field(default=2, ge=1)
     dilation_period: int = Field(default=0, ge=0)
     n_merged: int = Field(default=0, ge=0)
     merger_features: int = Field(default=2048, ge=2)
+    drops_unlocated: bool = False
     n_initial: int = Field(default=0, ge=0)
+    initial_depth: int = Field(default=1, ge=1)
+    initial_bend: bool = False
     n_subjects: int = Field(default=200, ge=1)
-    subject_matrix: bool = False
+    subject_matrix: Literal["square", "to_width", "none"] = "none"
     subject_width: int = Field(default=0, ge=0)
+    subject_scale: float = 1.0
     glu_every: int = Field(default=0, ge=0)
     glu_context: int = Field(default=0, ge=0)
     layer_scale: float | None = None
@@ -81,6 +89,11 @@ class SimpleConvConfig(Config):
     def bend(self, x: Tensor) -> Tensor:
         """Apply the activation."""
         return F.gelu(x) if self.leak is None else F.leaky_relu(x, self.leak)
+
+    @property
+    def widths(self) -> list[int]:
+        """Features of each block."""
+        return [round(self.width * self.growth**i) for i in range(self.depth)]
 
     def dilation(self, block: int) -> int:
         """Return samples from tap to tap in a block."""
@@ -104,7 +117,7 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm1d(n_out) if config.batch_norm and bends else None
         self.skip = config.skip and n_in == n_out
         self.scale = None
-        if config.layer_scale is not None and self.skip and bends:
+        if config.layer_scale is not None and self.skip:
             self.scale = nn.Parameter(torch.full((n_out,), config.layer_scale))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,19 +148,22 @@ class SimpleConv(nn.Module):
         super().__init__()
         self.config = config
         n = config.n_channels
-        self.merger = self.initial = self.subject_matrix = self.subject_vector = None
+        self.merger = self.subject_matrix = self.subject_vector = None
         if config.n_merged:
             self.merger = SpatialMerger(config.n_merged, config.merger_features)
             n = config.n_merged
-        if config.n_initial:
-            self.initial = nn.Conv1d(n, config.n_initial, 1)
+        self.initial = nn.ModuleList()
+        for _ in range(config.initial_depth if config.n_initial else 0):
+            self.initial.append(nn.Conv1d(n, config.n_initial, 1))
             n = config.n_initial
-        if config.subject_matrix:
-            self.subject_matrix = nn.Parameter(torch.randn(config.n_subjects, n, n) / n**0.5)
+        if config.subject_matrix != "none":
+            n_to = n if config.subject_matrix == "square" else config.width
+            drawn = torch.randn(config.n_subjects, n, n_to) / n**0.5
+            self.subject_matrix, n = nn.Parameter(drawn), n_to
         if config.subject_width:
             self.subject_vector = nn.Embedding(config.n_subjects, config.subject_width)
             n += config.subject_width
-        widths = [n, *[config.width] * config.depth]
+        widths = [n, *config.widths]
         if config.out == "none":
             widths[-1] = config.n_out
         self.blocks = nn.ModuleList()
@@ -182,16 +198,28 @@ class SimpleConv(nn.Module):
         x = self.enter(signal, position, located, subject)
         if self.subject_vector is not None:
             vector = self.subject_vector(subject)[..., None].expand(-1, -1, x.shape[-1])
-            x = torch.cat((x, vector), dim=1)
+            x = torch.cat((x, self.config.subject_scale * vector), dim=1)
         return self.final(self.convolve(x))
 
     def enter(self, signal: Tensor, position: Tensor, located: Tensor, subject: Tensor) -> Tensor:
         """Merge, map and bring to the subject's own channels; arguments as in `forward`."""
-        x = signal if self.merger is None else self.merger(signal, position, located)
-        if self.initial is not None:
-            x = self.initial(x)
+        x = self.map(self.merge(signal, position, located))
         if self.subject_matrix is not None:
             x = torch.einsum("bct,bcd->bdt", x, self.subject_matrix[subject])
+        return x
+
+    def merge(self, signal: Tensor, position: Tensor, located: Tensor) -> Tensor:
+        """Return virtual channels, or the sensors; arguments as in `forward`."""
+        if self.config.drops_unlocated:
+            signal = signal.masked_fill(~located[..., None], 0.0)
+        return signal if self.merger is None else self.merger(signal, position, located)
+
+    def map(self, x: Tensor) -> Tensor:
+        """Apply the first linear maps to channels (B, C, T)."""
+        for i, linear in enumerate(self.initial, 1):
+            x = linear(x)
+            if i < len(self.initial) or self.config.initial_bend:
+                x = self.config.bend(x)
         return x
 
     def convolve(self, x: Tensor) -> Tensor:
@@ -209,8 +237,9 @@ class _ComplexOut(nn.Module):
     def __init__(self, config: SimpleConvConfig):
         super().__init__()
         self.config = config
-        self.widen = nn.Conv1d(config.width, 2 * config.width, 1)
-        self.narrow = nn.ConvTranspose1d(2 * config.width, config.n_out, 1)
+        width = config.widths[-1]
+        self.widen = nn.Conv1d(width, 2 * width, 1)
+        self.narrow = nn.ConvTranspose1d(2 * width, config.n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(self.config.bend(self.widen(x)))
@@ -220,90 +249,5 @@ def _final(config: SimpleConvConfig) -> nn.Module:
     if config.out == "complex":
         return _ComplexOut(config)
     if config.out == "linear":
-        return nn.ConvTranspose1d(config.width, config.n_out, 1)
+        return nn.ConvTranspose1d(config.widths[-1], config.n_out, 1)
     return nn.Identity()
-
-
-# ---------------------------------------------------------------------------------------
-# From the original
-
-
-def from_constructor(constructor: Mapping[str, Any]) -> SimpleConvConfig:
-    """Return our config from the original's arguments.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is unknown, or more than one kind of signal is asked for.
-    """
-    names = {
-        "in_channels": "n_channels",
-        "out_channels": "n_out",
-        "hidden": "width",
-        "depth": "depth",
-        "kernel_size": "kernel",
-        "dilation_growth": "dilation_growth",
-        "dilation_period": "dilation_period",
-        "merger": "merger",
-        "merger_channels": "n_merged",
-        "merger_pos_dim": "merger_features",
-        "merger_dropout": None,
-        "initial_linear": "n_initial",
-        "n_subjects": "n_subjects",
-        "subject_layers": "subject_matrix",
-        "subject_dim": "subject_width",
-        "glu": "glu_every",
-        "glu_context": "glu_context",
-        "scale": "layer_scale",
-        "gelu": "gelu",
-        "relu_leakiness": "leak",
-        "complex_out": "complex",
-        "linear_out": "linear",
-        "skip": "skip",
-        "batch_norm": "batch_norm",
-    }
-    values = constructor_values(constructor, names, model="SimpleConv")
-    for name in ("n_channels", "width"):
-        if list(values[name]) != ["meg"]:
-            raise ConfigError(f"SimpleConv: {name} of {list(values[name])}; only meg is known here")
-        values[name] = values[name]["meg"]
-    values.setdefault("subject_width", 64)  # the original's default
-    if values.pop("gelu", False):
-        values["leak"] = None
-    if not values.pop("merger", False):
-        values["n_merged"] = 0
-    values["dilation_period"] = values.get("dilation_period") or 0
-    linear, complex_ = values.pop("linear", False), values.pop("complex", False)
-    values["out"] = "linear" if linear else "complex" if complex_ else "none"
-    return SimpleConvConfig.model_validate(values)
-
-
-def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the original's weights our names."""
-    block = r"encoders\.meg\.sequence\.(\d+)\."
-    rules: list[Rule] = [
-        (r"merger\.heads", "merger.heads"),
-        (r"initial_linear\.0\.(\w+)", r"initial.\1"),
-        (r"subject_layers\.weights", "subject_matrix"),
-        (r"subject_embedding\.embedding\.weight", "subject_vector.weight"),
-        (block + r"0\.(\w+)", r"blocks.\1.conv.\2"),
-        (block + r"1\.(\w+)", r"blocks.\1.norm.\2"),
-        (block + r"3\.scale", r"blocks.\1.scale"),
-        (r"encoders\.meg\.glus\.(\d+)\.0\.(\w+)", r"gates.\1.\2"),
-        (r"final\.0\.(\w+)", r"final.widen.\1"),
-        (r"final\.2\.(\w+)", r"final.narrow.\1"),
-        (r"final\.(weight|bias)", r"final.\1"),
-    ]
-    found = rename(original, rules)
-    for name in [n for n in found if n.endswith(".scale")]:
-        found[name] = BOOST * found[name]
-    return found
-
-
-PUBLISHED_SIMPLECONV = {
-    "SimpleConv (brain decoder with spatial merger and subject layer)": Published(
-        from_constructor=from_constructor,
-        weights=weights,
-        parts=("nn.spatial_merger", "published.simpleconv"),
-    ),
-}

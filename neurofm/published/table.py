@@ -19,7 +19,7 @@ from neurofm.published.luna_original import PUBLISHED_LUNA
 from neurofm.published.mamba import PUBLISHED_MAMBA
 from neurofm.published.meg_gpt_original import PUBLISHED_MEG_GPT
 from neurofm.published.reve import PUBLISHED_REVE
-from neurofm.published.simpleconv import PUBLISHED_SIMPLECONV
+from neurofm.published.simpleconv_original import PUBLISHED_SIMPLECONV
 from neurofm.published.vqnsp import PUBLISHED_VQNSP
 
 PUBLISHED: dict[str, Published] = {

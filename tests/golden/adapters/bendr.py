@@ -19,14 +19,17 @@ def run(entry, fixture, weights, inputs):
         for name in ("mid.layer1", "mid.last_layer"):
             seen[name] = seen[name][:, 0].transpose(0, 1)
     masked = model.hide(steps, inputs["mask_t"], inputs["mask_c"])
-    return seen | {
-        "mid.relative_position": model.positions(steps),
+    found = seen | {
         "mid.conditioned": model.condition(steps).transpose(0, 1),
         "output.encodings": steps,
         "output.contexts": contexts,
         "output.contexts_masked": model.contextualise(masked),
-        **contrastive(model, steps, fixture["constructor"]["contrastive"], inputs),
     }
+    if model.position is not None:
+        found["mid.relative_position"] = F.gelu(model.position(steps))
+    if "negative_draw" in inputs and model.config.start is not None:
+        found |= contrastive(model, steps, fixture["constructor"]["contrastive"], inputs)
+    return found
 
 
 def contrastive(model, steps, options, inputs):

@@ -14,10 +14,11 @@ def run(entry, fixture, weights, inputs):
     listed = fixture["tensors"]
     if "mid.position_embedding" in listed:
         found["mid.position_embedding"] = model.merger.embed(position)
-        found["mid.merger"] = model.merger(x, position, located)
+    merged = model.merge(x, position, located)
+    if "mid.merger" in listed:
+        found["mid.merger"] = merged
     if "mid.initial_linear" in listed:
-        before = found.get("mid.merger", x)
-        found["mid.initial_linear"] = model.initial(before)
+        found["mid.initial_linear"] = model.map(merged)
     if "mid.subject_layer" in listed:
         found["mid.subject_layer"] = entered
     captured = {}
