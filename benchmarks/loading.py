@@ -40,7 +40,7 @@ from neurofm.contract import SignalContract
 from neurofm.data.buffers import Buffers
 from neurofm.data.collate import collate
 from neurofm.data.loader import Loader
-from neurofm.data.plan import WindowPlan
+from neurofm.data.plan import Parallel, WindowPlan
 from neurofm.sensors import Knowledge, SensorKind, Sensors
 from neurofm.signals import Entities, Recording
 from neurofm.store.reader import Store, open_store
@@ -202,7 +202,7 @@ def limit(path: Path, *, decode: bool) -> Iterator[Any]:
 
 
 def ways_of_store(path: Path) -> list[Way]:
-    """Our own ways: window by window, batches in one thread, and the threaded loader."""
+    """Our own ways: window by window, batches in one thread, and the loader."""
     steps = iter(range(10**9))
 
     def plan_of(store: Store) -> WindowPlan:
@@ -217,7 +217,9 @@ def ways_of_store(path: Path) -> list[Way]:
         while True:
             yield collate(store, plan.batch(next(steps)), N_TIMES, sfreq=SFREQ, buffers=buffers)
 
-    def loader(scale_late: bool, standardise: bool = False) -> Iterator[Any]:
+    def loader(
+        scale_late: bool, standardise: bool = False, parallel: Parallel = "auto"
+    ) -> Iterator[Any]:
         store, first = open_store(path), next(steps) * 50
         for batch in Loader(
             store,
@@ -227,6 +229,7 @@ def ways_of_store(path: Path) -> list[Way]:
             first_step=first,
             last_step=first + 10**6,
             workers=2,
+            parallel=parallel,
             scale_late=scale_late,
         ):
             yield batch.standardised() if standardise else batch
@@ -238,6 +241,7 @@ def ways_of_store(path: Path) -> list[Way]:
         Way("store, batches, one thread", collated),
         Way("store, Loader, float32", lambda: loader(False), skip=7),
         Way("store, Loader (default)", lambda: loader(True), skip=7),
+        Way("  threads in place of processes", lambda: loader(True, parallel="threads"), skip=7),
         Way("  and scaled by the consumer", lambda: loader(True, standardise=True), skip=7),
         Way("zarr-python, same store", lambda: batches_of_zarr(path), share=0.1),
         Way("limit: read, decode, no more", lambda: limit(path, decode=True), skip=7),
