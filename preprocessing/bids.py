@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import mne
 
 from neurofm.errors import ConfigError, SourceError
+from neurofm.preprocessing.bids_required import names_that_differ, require_complete
 from neurofm.preprocessing.bids_tables import (
     length_notes,
+    participant_of,
     place_electrodes,
     read_reference,
+    settle_events,
     unit_notes,
 )
 from neurofm.preprocessing.magic import Facts
@@ -36,11 +40,19 @@ _OPTIONAL = r"Did not find any (?:electrodes\.tsv|coordsystem\.json)|.*HED annot
 class BidsReader(Reader):
     """A recording of a BIDS dataset.
 
-    Types, bad channels, electrode positions, regions, reference and events come from the
-    dataset's own tables and win over what the file's header says.
+    Types, bad channels, electrode positions, regions, reference, events and what is known of the
+    person come from the dataset's own tables and win over what the file's header says.
+
+    Parameters
+    ----------
+    ch_names : "match" or "table"
+        What is done if ``channels.tsv`` has other names than the file: refuse the recording, or
+        give the file's channels, in their order, the names of the table. The same names in
+        another order are no difference.
     """
 
     name: Literal["bids"]
+    ch_names: Literal["match", "table"] = "match"
 
     library: ClassVar[str] = "mne-bids"
 
@@ -75,17 +87,36 @@ class BidsReader(Reader):
                 hint="pip install 'neurofm[bids]'",
             ) from None
         bids_path = get_bids_path_from_fname(path, check=False, verbose="error")
-        bids_path.update(root=dataset_root(path), check=False)
+        root, tables = dataset_root(path), sidecars(path)
+        bids_path.update(root=root, check=False)
+        people = root / "participants.tsv"
+        require_complete([*tables, *([people] if people.is_file() else [])])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=_OPTIONAL)
             # `open_raw` tells shielded recordings from others
             fif = path.name.endswith((".fif", ".fif.gz"))
             more = {"extra_params": {"allow_maxshield": "yes"}} if fif else {}
-            raw = read_raw_bids(bids_path, verbose="warning", **more)
-        tables = sidecars(path)
+            read = partial(read_raw_bids, bids_path, verbose="warning", **more)
+            try:  # the same names in another order say the same
+                raw = read(on_ch_mismatch="reorder")
+            except (ValueError, RuntimeError):
+                names = read(on_ch_mismatch="warn", verbose="error").ch_names
+                differing = names_that_differ(names, tables)
+                if not differing:
+                    raise
+                if self.ch_names == "match":
+                    raise SourceError(
+                        f"{path}: {differing}",
+                        hint="correct the table, or go by it, channel by channel in the file's "
+                        "order, with `reader: {name: bids, ch_names: table}`",
+                    ) from None
+                raw = read(on_ch_mismatch="rename")
+                facts.notes.append(f"{differing}: named by the table, in its order")
         place_electrodes(raw, tables, facts)
         facts.reference = read_reference(tables)
+        facts.participant = participant_of(people, bids_path.subject)
         facts.notes += unit_notes(raw, tables) + length_notes(raw, tables)
+        facts.notes += settle_events(raw, tables)
         return raw
 
 

@@ -100,7 +100,7 @@ def _first_placeable(tables: Sequence[Path]) -> tuple[Path, pd.DataFrame, _Frame
             continue
         frame = _frame_of(path, tables)
         if frame is not None:
-            found.append((path, _read(path), frame))
+            found.append((path, read_table(path), frame))
     found.sort(key=lambda item: (-len(item[2].landmarks), -len(item[1])))
     return found[0] if found else None
 
@@ -112,7 +112,7 @@ def _frame_of(electrodes: Path, tables: Sequence[Path]) -> _Frame | None:
     path = next((t for t in systems if t.name == beside), systems[0] if systems else None)
     if path is None:
         return None
-    told = _json(path)
+    told = read_json(path)
     kind = "iEEG" if "iEEGCoordinateSystem" in told else "EEG"
     unit = str(told.get(f"{kind}CoordinateUnits", ""))
     if unit not in _METRES:
@@ -157,7 +157,7 @@ def read_reference(tables: Sequence[Path]) -> str:
     """Return what ``*_eeg.json`` or ``*_ieeg.json`` calls the reference; empty if unknown."""
     for path in tables:
         if path.name.endswith("eeg.json"):
-            told = _json(path)
+            told = read_json(path)
             text = str(told.get("EEGReference") or told.get("iEEGReference") or "").strip()
             return "" if text.lower() in ("n/a", "unknown", "none") else text
     return ""
@@ -165,7 +165,7 @@ def read_reference(tables: Sequence[Path]) -> str:
 
 def length_notes(raw: mne.io.BaseRaw, tables: Sequence[Path]) -> list[str]:
     """Say where the sidecar tells another sampling rate or length than the file has."""
-    told = next((_json(t) for t in tables if t.name.endswith(_OF_RECORDING)), {})
+    told = next((read_json(t) for t in tables if t.name.endswith(_OF_RECORDING)), {})
     sfreq = float(raw.info["sfreq"])
     found = {"SamplingFrequency": (sfreq, "Hz"), "RecordingDuration": (raw.n_times / sfreq, "s")}
     notes = []
@@ -183,14 +183,14 @@ def unit_notes(raw: mne.io.BaseRaw, tables: Sequence[Path]) -> list[str]:
     header = getattr(raw, "_orig_units", None) or {}
     if path is None or not header:
         return []
-    table = _read(path)
+    table = read_table(path)
     if not {"name", "units"} <= set(table.columns):
         return []
     differing = []
     for name, unit in zip(table["name"], table["units"], strict=True):
         told, found = str(unit).translate(_MICRO), str(header.get(name, "")).translate(_MICRO)
         # many tools write V into the table, whatever the file holds, as MNE works in volts
-        if found.endswith("V") and told.endswith("V") and told not in ("V", found):
+        if found.endswith("V") and told not in ("V", found, "n/a", ""):
             differing.append(f"{name} ({told} against {found})")
     if not differing:
         return []
@@ -201,14 +201,64 @@ def unit_notes(raw: mne.io.BaseRaw, tables: Sequence[Path]) -> list[str]:
     return [note]
 
 
-def _read(path: Path) -> pd.DataFrame:
+def settle_events(raw: mne.io.BaseRaw, tables: Sequence[Path]) -> list[str]:
+    """Give events the names of ``events.tsv``; return what is to be told of rows left out.
+
+    mne-bids calls events of one `trial_type` that differ in `value` ``trial_type/value``.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        Its annotations get their names back.
+    tables : sequence of Path
+        The recording's sidecars, the nearest first.
+    """
+    path = next((t for t in tables if t.name.endswith("events.tsv")), None)
+    if path is None:
+        return []
+    table = read_table(path)
+    onset = pd.to_numeric(table["onset"], errors="coerce")
+    named = next((c for c in ("trial_type", "stim_type") if c in table), None)
+    kinds = table[named] if named else pd.Series("", index=table.index)
+    if named and "value" in table:
+        values = table["value"].replace("n/a", "na")
+        back = dict(zip(kinds + "/" + values, kinds, strict=True))
+        known = set(kinds)
+        said = [d if d in known else back.get(d, d) for d in raw.annotations.description]
+        raw.annotations.description = np.array(said, dtype=str)
+    timed, nameless = onset.notna().to_numpy(), (kinds == "n/a").to_numpy()
+    lost = {"onset": int((~timed).sum())}
+    if not nameless.all():  # mne-bids then goes by `value`
+        lost[named or ""] = int((nameless & timed).sum())
+    return [
+        f"{n} of {len(table)} rows of {path.name} have no {what}: left out"
+        for what, n in lost.items()
+        if n
+    ]
+
+
+def participant_of(path: Path, subject: str) -> dict[str, str]:
+    """Return what ``participants.tsv`` says of a person, as text; empty if nothing."""
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    rows = table[table["participant_id"].str.removeprefix("sub-") == subject]
+    if not len(rows):
+        return {}
+    said = rows.iloc[0].drop("participant_id")
+    return {str(k): str(v) for k, v in said.items() if str(v).lower() not in ("n/a", "", "nan")}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table as text; raise `SourceError` if it is none."""
     try:
         return pd.read_csv(path, sep="\t", dtype=str, encoding="utf-8-sig", keep_default_na=False)
     except (ValueError, UnicodeError) as error:
         raise SourceError(f"{path}: not a table: {error}") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read keys and values; raise `SourceError` if it is not JSON."""
     try:
         told = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, UnicodeError) as error:

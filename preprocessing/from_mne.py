@@ -131,6 +131,7 @@ class RawReader:
             "lowpass_hz": info["lowpass"],
             **compensation,
             **filtered_before(info),
+            **({"participant": facts.participant} if facts.participant else {}),
         }
         stim = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, stim=True, exclude=[])]
         with _reading(self.where):

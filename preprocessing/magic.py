@@ -29,6 +29,8 @@ class Facts:
         reader has taken them for the head's.
     template : dict
         Electrode -> position in the head frame, for those that nobody has measured.
+    participant : dict
+        What a table says of the person: column -> text.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Facts:
     reference: str = ""
     frame: str = ""
     template: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    participant: dict[str, str] = field(default_factory=dict)
 
 
 def refuse_placeholder(path: Path, head: bytes) -> None:

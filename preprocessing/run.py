@@ -217,6 +217,11 @@ def _reasons(report: pd.DataFrame, most: int = 10) -> list[str]:
     """List what was refused, and what was skipped for want of files, up to a screenful."""
     worth = report["status"].isin(["skipped", "refused"]) & (report["reason"] != IN_STORE)
     told = report[worth].sort_values("status")
-    lines = [f"  {row.status} {row.path}: {row.reason}" for row in told.head(most).itertuples()]
+    lines: list[str] = []
+    columns = ["status", "path", "reason", "hint"]
+    for status, path, reason, hint in told.head(most)[columns].astype(str).to_numpy():
+        lines.append(f"  {status} {path}: {reason}")
+        if hint and (shown := f"    hint: {hint}") not in lines:
+            lines.append(shown)
     more = len(told) - most
     return [*lines, f"  and {more} more"] if more > 0 else lines
