@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
+from neurofm.nn.polar import magnitude
 from neurofm.nn.spectrum import FLOOR
 from neurofm.signals import whole_samples
 from neurofm.tokenizers.patch import PatchConfig, Tokenizer
@@ -71,7 +72,7 @@ class Magnitudes(nn.Module):
         if self.window is not None:
             frames = frames * self.window.float()
         spectrum = torch.fft.rfft(frames, dim=-1, norm=self.norm)
-        values = spectrum.abs()
+        values = magnitude(spectrum)
         return (torch.log(values.square() + FLOOR) if self.log else values).flatten(-2)
 
 

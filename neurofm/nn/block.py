@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.attention import ATTENTIONS, AttentionName, AttentionStyle, Presence
+from neurofm.nn.attention import ATTENTIONS, AttentionName, AttentionStyle
 from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.memory import Memory
+from neurofm.nn.mixing import Presence
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.packing import Packing
 from neurofm.nn.rotary import Turn
@@ -144,7 +145,8 @@ class Block(nn.Module):
         return x + self._added(mapped, self.scale_feedforward, pack)
 
     def _added(self, x: Tensor, scale: Tensor | None, pack: Packing | None) -> Tensor:
-        x = self.dropout(x)
+        if self.style.dropout:
+            x = self.dropout(x)
         if scale is not None:
             x = x * scale
         return drop_path(x, self.style.drop_path, pack) if self.training else x

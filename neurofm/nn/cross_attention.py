@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurofm.nn.attention import FullAttention, attend
+from neurofm.nn.attention import FullAttention
 from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.heads import require_heads
+from neurofm.nn.mixing import attend
+
+Map = tuple[Tensor, Tensor]  # weight and bias
 
 
 class CrossAttention(nn.Module):
@@ -50,11 +54,40 @@ class CrossAttention(nn.Module):
         Tensor, shape (N, n, D)
             What each gathered.
         """
+        maps = (self.key.weight, self.key.bias), (self.value.weight, self.value.bias)
+        return self._gather(query, key, value, maps, present)
+
+    def normed(
+        self,
+        query: Tensor,
+        tokens: Tensor,
+        norm_key: nn.LayerNorm,
+        norm_value: nn.LayerNorm,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """Gather from tokens (N, m, D) that are normalised, for keys and for values apart.
+
+        What both norms do alike is done once; in what they differ is one with the maps after them.
+        Other arguments as in `forward`; the norms' eps is one.
+        """
+        scale = torch.ones_like(norm_key.weight)
+        plain = F.layer_norm(tokens, scale.shape, scale, torch.zeros_like(scale), norm_key.eps)
+        maps = _after(norm_key, self.key), _after(norm_value, self.value)
+        return self._gather(query, plain, plain, maps, present)
+
+    def _gather(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        maps: tuple[Map, Map],
+        present: Tensor | None,
+    ) -> Tensor:
         q = self._heads(self.query(query))  # (N or 1, H, n, E)
         if self._few(query.shape[1], key.shape[1]):
-            out = self._gather_before_mapping(q, key, value, present)
+            out = self._gather_before_mapping(q, key, value, maps, present)
         else:
-            k, v = self._heads(self.key(key)), self._heads(self.value(value))
+            k, v = (self._heads(F.linear(x, *m)) for x, m in zip((key, value), maps, strict=True))
             out = attend(q.expand(k.shape[0], -1, -1, -1), k, v, present)
         return self.project_out(out.transpose(1, 2).flatten(-2))
 
@@ -66,18 +99,24 @@ class CrossAttention(nn.Module):
         return n * (width + m * (self.n_heads - 1)) < m * width / 2
 
     def _gather_before_mapping(
-        self, q: Tensor, key: Tensor, value: Tensor, present: Tensor | None
+        self,
+        q: Tensor,
+        key: Tensor,
+        value: Tensor,
+        maps: tuple[Map, Map],
+        present: Tensor | None,
     ) -> Tensor:
         """Attend with the maps of keys and values on the side of the queries, (N, H, n, E).
 
         A score q . (K x + b) is (K^T q) . x + q . b, and a mean of V x + b is V (mean x) + b.
         """
-        for_k, for_v = (
-            m.weight.unflatten(0, (self.n_heads, -1)) for m in (self.key, self.value)
-        )  # (H, E, D)
+        (for_k, bias_k), (for_v, bias_v) = (
+            (weight.unflatten(0, (self.n_heads, -1)), bias.unflatten(0, (self.n_heads, -1)))
+            for weight, bias in maps
+        )  # (H, E, D), (H, E)
         q = q * q.shape[-1] ** -0.5
         looks_for = torch.einsum("nhqe,hed->nhqd", q, for_k).flatten(1, 2)  # (N, H n, D)
-        offset = torch.einsum("nhqe,he->nhq", q, self.key.bias.unflatten(0, (self.n_heads, -1)))
+        offset = torch.einsum("nhqe,he->nhq", q, bias_k)
         score = torch.baddbmm(
             offset.flatten(1)[..., None],
             looks_for.expand(key.shape[0], -1, -1),
@@ -86,8 +125,7 @@ class CrossAttention(nn.Module):
         if present is not None:
             score = score.masked_fill(~present[:, None], torch.finfo(score.dtype).min)
         seen = torch.bmm(score.softmax(-1), value).unflatten(1, (self.n_heads, -1))
-        out = torch.einsum("nhqd,hed->nhqe", seen, for_v)
-        out = out + self.value.bias.unflatten(0, (self.n_heads, 1, -1))
+        out = torch.einsum("nhqd,hed->nhqe", seen, for_v) + bias_v[:, None]
         if present is not None:
             out = out.masked_fill(~present.any(-1)[:, None, None, None], 0.0)
         return out
@@ -99,6 +137,11 @@ class CrossAttention(nn.Module):
         if present is not None:
             score = score.masked_fill(~present[:, None, None], float("-inf"))
         return score.softmax(-1).mean(1)
+
+
+def _after(norm: nn.LayerNorm, linear: nn.Linear) -> Map:
+    """Return a linear map of what a norm scales and moves as one of what it only normalises."""
+    return linear.weight * norm.weight, torch.addmv(linear.bias, linear.weight, norm.bias)
 
 
 class CrossBlock(nn.Module):

@@ -75,4 +75,4 @@ class FeedForward(nn.Module):
             x = bend(x)
         if self.norm is not None:
             x = self.norm(x)
-        return self.dropout(x)
+        return self.dropout(x) if self.dropout.p else x

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurofm.nn.polar import polar
+
 WIDENED = 4
 
 
@@ -32,5 +34,5 @@ class MagnitudePhase(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Map patches (..., patch_len) to features (..., width)."""
         spectrum = torch.fft.rfft(patches.float(), dim=-1)
-        x = torch.cat((spectrum.abs(), spectrum.angle()), dim=-1).to(patches.dtype)
-        return self.narrow(F.gelu(self.widen(x)))
+        x = polar(spectrum.reshape(-1, spectrum.shape[-1])).to(patches.dtype)
+        return self.narrow(F.gelu(self.widen(x))).reshape(*patches.shape[:-1], -1)

@@ -51,7 +51,7 @@ class Unify(nn.Module):
             What each query gathered of the channels, and of the other queries.
         """
         query = self.norm_query(self.queries)[None]
-        x = self.cross(query, self.norm_key(tokens), self.norm_value(tokens), present)
+        x = self.cross.normed(query, tokens, self.norm_key, self.norm_value, present)
         x = (x + self.feedforward(x))[:, :, None]  # a grid of one patch
         for block in self.blocks:
             x = block(x, None, None)

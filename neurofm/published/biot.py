@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neurofm.config import Config
 from neurofm.nn.feedforward import FeedForward
 from neurofm.nn.linear_attention import LinearAttention
+from neurofm.nn.polar import magnitude
 from neurofm.nn.sinusoid import sinusoid
 from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
 
@@ -103,7 +104,7 @@ class BIOT(nn.Module):
     def spectrum(self, signal: Tensor) -> Tensor:
         """Return magnitudes of frames without taper, (B, C, T) to (B, C, frames, bins)."""
         frames = signal.unfold(-1, self.config.n_fft, self.config.hop)
-        return torch.fft.rfft(frames).abs()
+        return magnitude(torch.fft.rfft(frames))
 
     def embed(self, signal: Tensor, names: Tensor) -> Tensor:
         """Return tokens with their places (B, C frames, D); `names` (C,) numbers the channels."""

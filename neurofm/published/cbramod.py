@@ -13,6 +13,7 @@ from neurofm.config import Config
 from neurofm.errors import ConfigError
 from neurofm.nn.block import Block
 from neurofm.nn.patch_convs import PatchConvs
+from neurofm.nn.polar import magnitude
 from neurofm.published.entry import Published, constructor_values, rename
 
 N_FILTERS, N_GROUPS = 25, 5
@@ -100,8 +101,8 @@ class CBraMod(nn.Module):
             patches = torch.where(hide[..., None], self.mask_patch, patches)
         n_channels = patches.shape[1]
         samples = self.convs(patches.flatten(1, 2)).unflatten(1, (n_channels, -1))
-        magnitude = torch.fft.rfft(patches, dim=-1, norm="forward").abs()
-        tokens = samples + self.spectrum(magnitude)
+        frequencies = torch.fft.rfft(patches, dim=-1, norm="forward")
+        tokens = samples + self.spectrum(magnitude(frequencies))
         return tokens + self.place(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def encode(self, patches: Tensor, hide: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from neurofm.errors import ConfigError
 from neurofm.nn.cross_attention import CrossAttention, CrossBlock
 from neurofm.nn.magnitude_phase import MagnitudePhase
 from neurofm.nn.octaves import octaves, to_unit_box
+from neurofm.nn.polar import magnitude, polar
 
 
 @pytest.mark.parametrize("n", [1, 7])
@@ -94,3 +95,39 @@ def test_magnitude_and_phase_tell_a_shift_of_a_sine():
     t = 2 * math.pi * torch.arange(40) / 10
     assert features(t.sin()).shape == (8,)
     assert (features(t.sin()) - features(t.cos())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_tokens_normalised_for_keys_and_values_apart_are_normalised_once(n):
+    torch.manual_seed(0)
+    layer, norms = CrossAttention(12, 3), [torch.nn.LayerNorm(12) for _ in range(2)]
+    for norm in norms:
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    query, tokens = torch.randn(2, n, 12), torch.randn(2, 9, 12, requires_grad=True)
+    present = torch.rand(2, 9) < 0.7
+    parameters = [tokens, *layer.parameters(), *norms[0].parameters(), *norms[1].parameters()]
+    found = []
+    for out in (
+        layer.normed(query, tokens, *norms, present),
+        layer(query, norms[0](tokens), norms[1](tokens), present),
+    ):
+        found.append([out, *torch.autograd.grad(out.square().sum(), parameters)])
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_magnitudes_and_phases_are_those_of_complex_numbers(asks):
+    torch.manual_seed(0)
+    spectrum = torch.randn(7, 5, dtype=torch.complex64).requires_grad_(asks)
+    size, phase = polar(spectrum).chunk(2, dim=1)
+    torch.testing.assert_close(size, spectrum.abs())
+    torch.testing.assert_close(magnitude(spectrum), spectrum.abs())
+    torch.testing.assert_close(phase, spectrum.angle())
+
+
+def test_a_spectrum_of_nothing_has_gradients():
+    silence = torch.zeros(3, 10, requires_grad=True)
+    spectrum = torch.fft.rfft(silence)
+    (polar(spectrum).sum() + magnitude(spectrum).sum()).backward()
+    assert silence.grad.isfinite().all()
