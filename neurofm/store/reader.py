@@ -20,7 +20,7 @@ from neurofm.store.layout import REPAIR, read_json, recording_path
 from neurofm.store.remote import Location, location
 from neurofm.store.root import read_root
 from neurofm.store.verify import verify
-from neurofm.store.windows import ShardReader
+from neurofm.store.windows import ShardReader, fits_memory
 
 KNOWN_ARRAYS = 4096  # about 2 kB each
 KNOWN_MONTAGES = 1024  # about 5 kB each
@@ -71,7 +71,7 @@ class Store:
         self.contract: SignalContract
         _, self.contract = read_root(self.path)
         self._index = read_index(self.path)
-        self._shards = ShardReader()
+        self._shards = ShardReader(whole=fits_memory(int(self._index["n_bytes"].sum())))
         self._array: Callable[[str], SignalArray] = lru_cache(KNOWN_ARRAYS)(self._load_array)
         self._montage: dict[int, Sensors] = {}
 

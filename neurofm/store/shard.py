@@ -104,12 +104,13 @@ class OpenShard:
     threads, and by a child after a fork.
     """
 
-    __slots__ = ("entries", "fd", "path", "size", "verified")
+    __slots__ = ("entries", "fd", "fetched", "path", "size", "verified")
 
     def __init__(
         self, signal: Location, grid: ChunkGrid, number: int, index_at_end: bool, name: str
     ):
         self.fd = -1
+        self.fetched = False
         self.path: Location = shard_path(signal, number)
         n_bytes = grid.chunks_per_shard * 16 + 4
         try:
@@ -171,6 +172,12 @@ class OpenShard:
         extent = self.extent(slots) if self.fd >= 0 else None
         if extent is not None and sum(extent) <= self.size:
             os.posix_fadvise(self.fd, *extent, os.POSIX_FADV_WILLNEED)
+
+    def fetch_whole(self) -> None:
+        """Ask the system to begin to read all of it, once."""
+        if not self.fetched and self.fd >= 0:
+            self.fetched = True
+            os.posix_fadvise(self.fd, 0, self.size, os.POSIX_FADV_WILLNEED)
 
     def _of(self, slots: range) -> list[tuple[int, int]]:
         flat = self.entries[2 * slots.start : 2 * slots.stop]

@@ -7,6 +7,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,16 @@ def open_shards_allowed() -> int:
     return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
 
 
+def fits_memory(n_bytes: int) -> bool:
+    """Return whether that many bytes of files take half of the memory that is free, or less."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    free = next((int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")), 0)
+    return n_bytes <= free * 1024 // 2
+
+
 class ShardReader:
     """Copies stretches of samples out of signal arrays, with a bounded set of open shards.
 
@@ -35,9 +46,13 @@ class ShardReader:
     ----------
     open_shards : int, optional
         Shards held open; by default a quarter of the files that the process may open.
+    whole : bool
+        Whether the first read that waits for a shard has all of it fetched: a disk reads a few
+        long stretches faster than many short ones, and what follows is in memory by then.
     """
 
-    def __init__(self, open_shards: int | None = None):
+    def __init__(self, open_shards: int | None = None, *, whole: bool = False):
+        self._whole = whole
         self._shard: Callable[[SignalArray, int], OpenShard] = lru_cache(
             open_shards_allowed() if open_shards is None else open_shards
         )(SignalArray.open_shard)
@@ -66,7 +81,11 @@ class ShardReader:
                 while first < last:
                     number, slot = divmod(first, grid.chunks_per_shard)
                     n = min(last - first, grid.chunks_per_shard - slot)
-                    self._shard(array, number).fetch_ahead(range(slot, slot + n))
+                    shard = self._shard(array, number)
+                    if self._whole and not shard.fetched:
+                        shard.fetch_whole()
+                    else:
+                        shard.fetch_ahead(range(slot, slot + n))
                     first += n
         except (StoreError, OSError):  # raised again, and told of, where that window is read
             return

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from neurofm.data.plan import WindowRef
 from neurofm.data.several import SeveralReaders
 from neurofm.sensors import Sensors
 from neurofm.signals import Entities, Recording
+from neurofm.store import reader
 from neurofm.store.reader import open_store
+from neurofm.store.windows import ShardReader, fits_memory
 from neurofm.store.writer import commit, create_store, write_recording
 
 N_TIMES = 100
 REFS = [WindowRef("d_sub-0", 300), WindowRef("d_sub-1", 50), WindowRef("d_sub-0", 700)]
 
 
-def make_store(path, subjects):
+def make_store(path, subjects, *, whole=False):
     create_store(path, SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0))
     rows = []
     for subject in subjects:
@@ -40,7 +43,9 @@ def make_store(path, subjects):
         )
         rows.append(write_recording(path, recording, quality={}, provenance={}))
     commit(path, rows)
-    return open_store(path)
+    store = open_store(path)
+    store._shards = ShardReader(whole=whole)
+    return store
 
 
 @pytest.fixture
@@ -92,6 +97,49 @@ def test_the_first_window_that_is_not_in_memory_asks_for_all(store, asked, monke
     batch = collate(store, REFS, N_TIMES, sfreq=100.0)
     assert asked == [extent_of(store, ref) for ref in REFS]
     assert (batch.signal == there).all()
+
+
+def test_of_a_store_that_memory_can_hold_whole_shards_are_asked_for_once(
+    asked, monkeypatch, tmp_path
+):
+    store = make_store(tmp_path / "store", "01", whole=True)
+    on_disk(monkeypatch, would_wait)
+    batch = collate(store, REFS, N_TIMES, sfreq=100.0)
+    sizes = [store._shards._shard(store._array(f"d_sub-{i}"), 0).size for i in (0, 1)]
+    whole = [(0, size, os.POSIX_FADV_WILLNEED) for size in sizes]
+    # the third window lies in a shard that was asked for already: what was dropped since comes alone
+    assert asked == [*whole, extent_of(store, REFS[2])]
+    asked.clear()
+    again = collate(store, REFS, N_TIMES, sfreq=100.0)
+    assert asked == [extent_of(store, ref) for ref in REFS]
+    assert (batch.signal == again.signal).all()
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "n_bytes", "fits"),
+    [
+        ("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n", 1_000 * 1024, True),
+        ("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n", 1_001 * 1024, False),
+        ("MemTotal: 9000 kB\n", 1, False),
+        (None, 1, False),
+    ],
+)
+def test_a_store_may_take_half_of_the_memory_that_is_free(monkeypatch, meminfo, n_bytes, fits):
+    def read_text(path):
+        if meminfo is None:
+            raise FileNotFoundError(path)
+        return meminfo
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert fits_memory(n_bytes) is fits
+
+
+def test_a_store_knows_whether_memory_can_hold_it(store, monkeypatch):
+    asked_of = []
+    monkeypatch.setattr(reader, "fits_memory", lambda n_bytes: asked_of.append(n_bytes) or True)
+    assert open_store(store.path)._shards._whole
+    files = (p for p in store.path.rglob("c/0/*") if p.is_file())
+    assert asked_of == [sum(p.stat().st_size for p in files)]
 
 
 def test_a_read_that_nobody_announced_just_waits(store, asked, monkeypatch):
