@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from neurofm.errors import CheckpointError
+from neurofm.files import sync_folder
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -173,7 +174,9 @@ def write_beside_weights(
     for name in (weights, *texts):
         with (fresh / name).open("rb") as file:
             os.fsync(file.fileno())
+    sync_folder(fresh)
     if path.exists():
         path.rename(stale)
     fresh.rename(path)
+    sync_folder(path.parent)
     shutil.rmtree(stale, ignore_errors=True)

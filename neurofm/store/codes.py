@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurofm.errors import StoreError, StoreUnwritable
+from neurofm.files import sync_folder
 from neurofm.store.array import SignalArray
 from neurofm.store.layout import (
     ChunkGrid,
@@ -27,7 +28,6 @@ from neurofm.store.layout import (
     read_json,
     recording_path,
     shard_path,
-    sync_folder,
     write_metadata,
 )
 from neurofm.store.remote import Location, RemotePath, location

@@ -12,6 +12,7 @@ import numpy as np
 from neurofm.config import digest_of
 from neurofm.contract import SignalContract, robust_sd
 from neurofm.errors import SignalError
+from neurofm.files import sync_folder
 from neurofm.sensors import SensorKind
 from neurofm.signals import Recording
 from neurofm.store.layout import (
@@ -20,7 +21,6 @@ from neurofm.store.layout import (
     group_metadata,
     plain,
     shard_path,
-    sync_folder,
     write_metadata,
 )
 from neurofm.store.shard import write_shard

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from neurofm.errors import StoreError
+from neurofm.files import sync_folder
 from neurofm.store.remote import Location, RemotePath
 
 L = TypeVar("L", Path, RemotePath, Location)
@@ -213,15 +214,6 @@ def write_metadata(folder: Location, metadata: Mapping[str, Any]) -> None:
         path.write_bytes(data)
     else:
         write_synced(path, data)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

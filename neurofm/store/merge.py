@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neurofm.errors import StoreError
+from neurofm.files import sync_folder
 from neurofm.store.array import SignalArray
 from neurofm.store.codes import codes_of_recording
 from neurofm.store.index import as_rows, read_index
@@ -18,7 +19,6 @@ from neurofm.store.layout import (
     read_json,
     recording_path,
     shard_path,
-    sync_folder,
     write_synced,
 )
 from neurofm.store.remote import Location, RemotePath, location

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from neurofm.errors import StoreError, StoreUnwritable
-from neurofm.store.layout import TEMPORARY, locked, recording_path, sync_folder
+from neurofm.files import sync_folder
+from neurofm.store.layout import TEMPORARY, locked, recording_path
 from neurofm.store.remote import Location, RemotePath
 
 LOCK = ".lock"
