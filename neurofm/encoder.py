@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         -------
         Grid
             Encoded tokens in `content`, shape (B, S, P, D), after the final norm; zeros
-            where nothing is present.
+            where nothing is present. Of a backbone with summary tokens these alone are the sites.
 
         Raises
         ------
@@ -112,6 +112,17 @@ class Encoder(nn.Module):
             return encode_packed(self.backbone, grid)
         encoded: Grid = self.backbone(grid)
         return encoded
+
+    @property
+    def summarises(self) -> bool:
+        """Whether summary tokens go out, and no sites."""
+        backbone = self.config.backbone
+        return isinstance(backbone, TransformerConfig) and backbone.n_summary > 0
+
+    @property
+    def sites_are_channels(self) -> bool:
+        """Whether an encoded token is one of a channel, with that channel's number."""
+        return self.tokenizer.sites_are_channels and not self.summarises
 
     def require_every_patch(self) -> None:
         """Make sure that every patch has an encoding: some are to be predicted.

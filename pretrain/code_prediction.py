@@ -41,7 +41,7 @@ class CodePredictionConfig(Config):
         ------
         ConfigError
             If its tokenizer has no codes, would learn them on the way, or shows in a token what is
-            hidden in others.
+            hidden in others; or if the encoder gives no token of each site.
         """
         tokenizer = encoder.tokenizer
         if not isinstance(tokenizer, CodedTokenizer) or not tokenizer.frozen:
@@ -56,6 +56,12 @@ class CodePredictionConfig(Config):
                 f"code_prediction: tokens of {encoder.config.tokenizer.name} that are made of "
                 "codes have seen the patches whose codes are to be predicted",
                 hint="set encoder.tokenizer.discrete: false",
+            )
+        if encoder.summarises:
+            raise ConfigError(
+                "code_prediction: codes are of sites, and the backbone gives summary tokens alone",
+                hint="leave n_summary out of encoder.backbone, or set objective.name to "
+                "masked_reconstruction",
             )
         return CodePrediction(self, encoder, tokenizer)
 

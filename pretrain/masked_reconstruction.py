@@ -33,9 +33,9 @@ class MaskedReconstructionConfig(Config):
     targets do (Jiang et al. 2024, sec. 2.2). Each frequency of the band is standardised
     over the tokens of the batch, lest the slope of the spectrum be all that is learnt.
 
-    Where tokens are of several channels (latent sources, virtual channels, groups), what is hidden
-    is silence to the tokenizer, and channels are decoded from tokens by their place, those that
-    were shown as well.
+    Where tokens are of several channels (latent sources, virtual channels, summaries), what is
+    hidden is silence to the tokenizer, and channels are decoded from tokens by their place, those
+    that were shown as well.
 
     Parameters
     ----------
@@ -69,8 +69,7 @@ class MaskedReconstructionConfig(Config):
             If patches are too short for the band, tokens show what is hidden in others, the
             backbone lets patches go, or heads of the decoder do not share the width.
         """
-        tokenizer = encoder.tokenizer
-        hides_tokens = tokenizer.sites_are_channels
+        tokenizer, hides_tokens = encoder.tokenizer, encoder.sites_are_channels
         if hides_tokens and isinstance(tokenizer, CodedTokenizer) and tokenizer.leaks:
             raise ConfigError(
                 f"masked_reconstruction: tokens of {encoder.config.tokenizer.name} that are made "
@@ -92,7 +91,7 @@ class MaskedReconstruction(nn.Module):
         self.encoder = encoder
         length = encoder.tokenizer.patch_len
         self.decode: ChannelDecoder | None = None
-        if not encoder.tokenizer.sites_are_channels:
+        if not encoder.sites_are_channels:
             self.decode = ChannelDecoder(encoder.width, config.decoder_heads)
         self.log_power = LogPower(length, contract.sfreq, contract.band_hz)
         self.predict_signal = nn.Linear(encoder.width, length)

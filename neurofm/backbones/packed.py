@@ -32,13 +32,11 @@ def encode_packed(backbone: nn.Module, grid: Grid) -> Grid:
     """
     if torch.compiler.is_compiling() or grid.mask is None:
         return _encode(backbone, grid)
-    packing = Packing.of(grid.present)
-    if packing is None:
-        return _encode(backbone, grid)
     if isinstance(backbone, Transformer):
-        x = backbone.mix(packing.take(grid.tokens), packing)
-        return grid.evolve(content=packing.put(x, grid.content))
-    return _in_buckets(backbone, grid, packing)
+        found: Grid = backbone(grid, pack=True)
+        return found
+    packing = Packing.of(grid.present)
+    return _encode(backbone, grid) if packing is None else _in_buckets(backbone, grid, packing)
 
 
 def _in_buckets(backbone: nn.Module, grid: Grid, packing: Packing) -> Grid:

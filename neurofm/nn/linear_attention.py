@@ -46,7 +46,7 @@ class LinearAttention(nn.Module):
         # the map out, head by head; nothing as long as the window is ever rearranged
         n_heads, head_width = self.n_heads, x.shape[-1] // self.n_heads
         for_q, for_k, for_v = self.project_in.weight.chunk(3)
-        k = torch.bmm(for_k.expand(len(x), -1, -1), x.transpose(1, 2))  # (B, D, N)
+        k = torch.bmm(for_k.expand(x.shape[0], -1, -1), x.transpose(1, 2))  # (B, D, N)
         if present is not None:
             k = k.masked_fill(~present[:, None], torch.finfo(k.dtype).min)
             x = x.masked_fill(~present[..., None], 0.0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from neurofm.errors import SignalError
-from neurofm.nn.attention import attend
 from neurofm.nn.heads import require_heads
+from neurofm.nn.mixing import attend
 from neurofm.nn.rotary import Turn, rotate
 
 

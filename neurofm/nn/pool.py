@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.attention import attend
 from neurofm.nn.heads import require_heads
+from neurofm.nn.mixing import attend
 from neurofm.signals import Grid
 
 

@@ -19,7 +19,8 @@ SITES = (2, 5, 0, 2, 3)  # of each window
 SMALL = {"depth": 2, "n_heads": 2}
 MIXER = Mamba2Config(d_state=4, headdim=8)
 BACKBONES = {
-    **{name: TransformerConfig(**SMALL, attention=name) for name in ATTENTIONS},
+    **{name: TransformerConfig(**SMALL, attention=name) for name in ATTENTIONS if name != "linear"},
+    "linear": TransformerConfig(**SMALL, attention="linear", time="conv"),
     "factorised": TransformerConfig(**SMALL, attention="factorised"),
     "causal": TransformerConfig(**SMALL, attention="full", causal=True),
     "post": TransformerConfig(**SMALL, norm_place="post"),

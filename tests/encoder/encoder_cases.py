@@ -22,7 +22,13 @@ MAMBA1 = {"name": "mamba1", "d_state": 4}
 MAMBA2 = {"name": "mamba2", "d_state": 8, "headdim": 8}
 VARIANTS = {
     "transformer": {mix: {"depth": 2, "n_heads": 4, "attention": mix} for mix in MIXES}
-    | {"causal": {"depth": 2, "n_heads": 4, "attention": "full", "causal": True}},
+    | {
+        "causal": {"depth": 2, "n_heads": 4, "attention": "full", "causal": True},
+        "linear": {"depth": 2, "n_heads": 4, "attention": "linear", "time": "learned"},
+        "waves": {"depth": 2, "n_heads": 4, "time": "sinusoid"},
+        "convolved": {"depth": 2, "n_heads": 4, "time": "conv"},
+        "summary": {"depth": 2, "n_heads": 4, "attention": "full", "n_summary": 2},
+    },
     "mamba": {
         "version_1": {"depth": 1, "mixer": MAMBA1, "scan": "time_within_site"},
         "version_2": {"depth": 1, "mixer": MAMBA2, "scan": "site_within_time"},

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from batches import plain_batch
 from torch import nn
 
 from neurofm.backbones.table import BACKBONES
@@ -22,6 +23,13 @@ MIXERS = {
     "split_halves": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "split_halves"},
     "sites": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "sites"},
     "causal": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "full", "causal": True},
+    "linear": {
+        "name": "transformer", "depth": 1, "n_heads": 4, "attention": "linear", "time": "learned",
+    },
+    "summary": {
+        "name": "transformer", "depth": 1, "n_heads": 4, "attention": "sites", "n_summary": 2,
+        "time": "conv",
+    },
     "factorised": {"name": "transformer", "depth": 2, "n_heads": 4, "attention": "factorised"},
     "pyramid": {"name": "pyramid", "n_heads": 4, "layers": [{"group": 2, "near": 2, "sites": True}]},
     "mamba_1": {"name": "mamba", "depth": 1, "mixer": {"name": "mamba1", "d_state": 4}},
@@ -69,15 +77,9 @@ def build_small_encoder(parts):
 
 def make_montage(seed):
     draw = torch.Generator().manual_seed(seed)
-    yes = torch.ones(2, 4, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(2, 4, 100, generator=draw),
+    return plain_batch(
+        torch.randn(2, 4, 100, generator=draw),
         position=0.05 * torch.randn(2, 4, 3, generator=draw),
-        orientation=torch.zeros(2, 4, 3),
-        kind=torch.zeros(2, 4, dtype=torch.int64),
-        located=yes.clone(),
-        oriented=~yes,
-        present=yes.clone(),
         sfreq=50.0,
         name_code=torch.zeros(2, 4, dtype=torch.int64),
         region_code=torch.zeros(2, 4, dtype=torch.int64),

@@ -9,7 +9,6 @@ from encoder_cases import (
     every_encoder,
     make_windows,
     replace_windows,
-    sites_are_channels,
     take_channels,
     with_value,
 )
@@ -26,10 +25,11 @@ def test_permuting_channels_permutes_tokens_and_leaves_the_pooled_vector(parts):
 
     plain, permuted = encode(encoder, batch), encode(encoder, take_channels(batch, order))
 
-    same = order if sites_are_channels(parts) else slice(None)
+    follow = encoder.sites_are_channels
+    same = order if follow else slice(None)
     torch.testing.assert_close(permuted.content, plain.content[:, same], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(MeanPool()(permuted), MeanPool()(plain), atol=1e-5, rtol=1e-5)
-    assert differ(permuted.content, plain.content) == sites_are_channels(parts)
+    assert differ(permuted.content, plain.content) == follow
 
 
 @every_padding

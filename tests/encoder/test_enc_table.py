@@ -33,7 +33,8 @@ def test_every_combination_runs_forward_and_backward_and_reaches_every_parameter
     weights = torch.randn(grid.content.shape, generator=torch.Generator().manual_seed(1))
     (grid.content * weights).sum().backward()
 
-    assert grid.content.shape == (*shape, 32)
+    n_sites = VARIANTS[parts[1]][parts[2]].get("n_summary", shape[1])
+    assert grid.content.shape == (shape[0], n_sites, shape[2], 32)
     untouched = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert not untouched
 
@@ -48,4 +49,8 @@ def test_the_tables_hold_every_part_under_its_own_name():
     assert set(VARIANTS) == set(BACKBONES)
     assert {parts[0] for parts in COVER} == set(TOKENIZERS)
     assert {parts[1:] for parts in COVER} == set(MIXERS)
-    assert set(ATTENTIONS) == set(get_args(AttentionName)) == {*MIXES[:4], "sites", "patches"}
+    assert (
+        set(ATTENTIONS)
+        == set(get_args(AttentionName))
+        == {*MIXES[:4], "sites", "patches", "linear"}
+    )

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import mne
 import numpy as np
 import pytest
 import torch
+from stores import recording_of, write_store
 
 from neurofm import checkpoint
 from neurofm.config import parse_config
@@ -13,10 +13,7 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, SignalError, StoreError, TrainingError
 from neurofm.pretrain.code_prediction import CodePrediction, CodePredictionConfig
 from neurofm.pretrain.run import PretrainConfig, run
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Recording
 from neurofm.store.reader import open_store
-from neurofm.store.writer import commit, create_store, write_recording
 from neurofm.tokenizers.brain import BrainTokenizer
 from neurofm.tokenizers.brain_parts import BrainEncoder
 from neurofm.tokenizers.codes import compute_codes
@@ -32,18 +29,9 @@ TOKENIZER = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "store"
-    create_store(path, CONTRACT)
-    draw = np.random.default_rng(0)
-    recording = Recording(
-        signal=(1e-5 * draw.standard_normal((5, 64 * 60))).astype(np.float32),
-        sfreq=64.0,
-        sensors=sensors_from_info(mne.create_info(["Fz", "Cz", "Pz", "C3", "C4"], 64.0, "eeg")),
-        entities=Entities(dataset="toy", subject="1"),
-    )
-    row = write_recording(path, recording, quality={}, provenance={"source_hash": "1"})
-    commit(path, [row])
-    return path
+    signal = 1e-5 * np.random.default_rng(0).standard_normal((5, 64 * 60))
+    recording = recording_of(signal, ["Fz", "Cz", "Pz", "C3", "C4"])
+    return write_store(tmp_path_factory.mktemp("data") / "store", CONTRACT, recording)
 
 
 def trained(store, folder, seed=0):
@@ -103,6 +91,14 @@ def test_a_tokenizer_for_an_encoder_of_another_kind_is_refused(store, tokenizer,
     config = make_config(store, tmp_path, tokenizer, encoder=encoder)
     with pytest.raises(ConfigError, match="the encoder's tokenizer is linear_patch"):
         run(config)
+
+
+def test_codes_of_sites_cannot_be_predicted_from_summary_tokens(store, tokenizer, tmp_path):
+    config = make_config(store, tmp_path, tokenizer)
+    values = config.to_dict()
+    values["encoder"]["backbone"]["n_summary"] = 2
+    with pytest.raises(ConfigError, match=r"gives summary tokens alone\n.*leave n_summary out"):
+        run(parse_config(PretrainConfig, values, where="test"))
 
 
 # ---------------------------------------------------------------------------------------
