@@ -200,10 +200,16 @@ def _position(items: list[Any], part: str, path: str) -> int:
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
-    lines, hints = [], []
-    for item in error.errors(include_url=False):
+    lines: list[str] = []
+    hints: list[str] = []
+    wrong: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    items = error.errors(include_url=False)
+    paths = [_path(model, tuple(item["loc"])) for item in items]
+    for item, path in zip(items, paths, strict=True):
         loc = tuple(item["loc"])
-        path = ".".join(str(part) for part in _without_tags(model, loc)) or "(top level)"
+        if any(other.startswith(f"{path}.") for other in paths):
+            continue  # what is wrong inside says more
         if item["type"] == "extra_forbidden":
             known = sorted({f for m in _models_at(model, loc[:-1]) for f in m.model_fields})
             lines.append(f"{where}: unknown key {path!r}; known here: {', '.join(known)}")
@@ -216,10 +222,19 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> Conf
             if close := nearest(tag, tags):
                 hints.append(f"did you mean {close!r}?")
         else:
+            # a value that may be of several types is wrong for each of them
             message = item["msg"].removeprefix("Value error, ")
+            message = message.replace("valid array", "list").replace("an object", "keys and values")
             found = "" if item["type"] == "missing" else f", found {_short(item['input'])}"
-            lines.append(f"{where}: {path}: {message}{found}")
+            wrong.setdefault(path, []).append(message)
+            values[path] = found
+    lines += [f"{where}: {p}: {'; or '.join(told)}{values[p]}" for p, told in wrong.items()]
     return ConfigError("\n".join(lines), hint="; ".join(dict.fromkeys(hints)) or None)
+
+
+def _path(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    parts = [str(part) for part in _without_tags(model, loc) if part != "[key]"]
+    return ".".join(parts) or "(top level)"
 
 
 def _short(value: Any) -> str:
@@ -237,12 +252,26 @@ def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[tuple[
             here = tagged[0]
             yield False, here
             continue
+        if not candidates and isinstance(part, str) and (among := _members(here)):
+            # pydantic names the type of a union that it tried
+            tables = [a for a in among if part.startswith("dict[") and get_origin(a) is dict]
+            here = (tables or among)[0]
+            yield False, here
+            continue
         fields = [m.model_fields[part] for m in candidates if part in m.model_fields]
         if fields and _is_model_like(here):
             here = fields[0].annotation
         elif args := [a for a in get_args(here) if a is not type(None)]:
             here = args[-1] if get_origin(here) is dict else args[0]
         yield True, here
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the types of a union other than None; empty if it is none, or has one only."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return []
+    members = [a for a in get_args(annotation) if a is not type(None)]
+    return members if len(members) > 1 else []
 
 
 def _is_model_like(annotation: Any) -> bool:

@@ -32,6 +32,9 @@ class Run(Config):
     masks: tuple[Annotated[Random | Span, Field(discriminator="name")], ...] = ()
     parts: dict[str, Optim] = Field(default_factory=dict)
     label: str = ""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    scale: Annotated[float, Field(gt=0)] | dict[Literal["eeg"], Annotated[float, Field(gt=0)]] = 1.0
+    files: tuple[Optim, ...] = Field(default=(Optim(),), min_length=1)
 
 
 def write(tmp_path, text):
@@ -82,6 +85,12 @@ def test_list_items_are_overridden_by_position(tmp_path):
         ("- steps", r"expected keys and values, found list"),
         ("steps: 1\nlabel: 2020-01-01", r"not JSON serializable\n.*quote dates"),
         ("optim: {}", r"steps: Field required"),
+        ("steps: 1\nworkers: -1", r"\.yaml: workers: Input should be 'auto'; or Input should be greater than or equal to 0, found -1$"),
+        ("steps: 1\nscale: {eeg: -1}", r"\.yaml: scale.eeg: Input should be greater than 0, found -1$"),
+        ("steps: 1\nscale: {egg: 1}", r"\.yaml: scale.egg: Input should be 'eeg', found 'egg'$"),
+        ("steps: 1\nscale: []", r"\.yaml: scale: Input should be a valid number; or Input should be keys and values, found \[\]$"),
+        ("steps: 1\nfiles: [{lr: x}]", r"\.yaml: files.0.lr: Input should be a valid number, found 'x'$"),
+        ("steps: 1\nfiles: []", r"\.yaml: files: Tuple should have at least 1 item"),
     ],
 )  # fmt: skip
 def test_a_wrong_config_names_file_key_and_remedy(tmp_path, text, message):

@@ -124,7 +124,8 @@ def test_an_error_nobody_thought_of_becomes_a_row(recordings, make_config, monke
 def test_nothing_kept_at_all_is_an_error_that_says_why(make_config, tmp_path, test_data):
     (tmp_path / "raw").mkdir()
     shutil.copy(test_data / "broken" / "zero_byte.edf", tmp_path / "raw" / "sub-1_eeg.edf")
-    with pytest.raises(SourceError, match=r"none of 1 files could be kept\n.*is empty.*\n.*report"):
+    told = r"none of 1 files could be kept\n.*is empty.*\n    hint: download it again\n.*report"
+    with pytest.raises(SourceError, match=told):
         run(make_config())
     assert (tmp_path / "store" / "report.csv").is_file()
 
