@@ -41,7 +41,13 @@ class Tally:
     _curves: list[pd.DataFrame] = field(default_factory=list)
 
     def add(self, model: Model, fold: Fold, seed: int, prediction: Prediction) -> None:
-        """Score a prediction; only here are labels of test trials read."""
+        """Score a prediction; only here are labels of test trials read.
+
+        Raises
+        ------
+        ProtocolError
+            If there is not one probability a class for each trial of the test.
+        """
         probabilities = prediction.probabilities
         expected = (len(fold.test), fold.n_classes)
         if probabilities.shape != expected:

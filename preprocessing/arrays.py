@@ -86,7 +86,13 @@ class ArrayReader(Reader):
         return self.key or ""
 
     def parts(self, path: Path) -> list[Part] | None:
-        """Return every array that `key` matches, where it holds fields."""
+        """Return every array that `key` matches, where it holds fields.
+
+        Raises
+        ------
+        SourceError
+            If the file cannot be read, or holds no such array.
+        """
         if "{" not in self.part:
             return None
         fetch([path])
@@ -109,7 +115,13 @@ class ArrayReader(Reader):
         return []
 
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
-        """Open the array and check that it has the layout the config says."""
+        """Open the array and check that it has the layout the config says.
+
+        Raises
+        ------
+        SourceError
+            If there is no such array, or its shape, type or names are not what the config says.
+        """
         shape = self._checked_shape(path)
         n = dict(zip(self.axes, shape, strict=True))
         names = list(self.ch_names) or self._names(path, n["channel"])

@@ -78,7 +78,15 @@ class BidsReader(Reader):
         return [root / name for name in _ABOUT] + tables
 
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
-        """Read through mne-bids; positions by the landmarks beside them."""
+        """Read through mne-bids; positions by the landmarks beside them.
+
+        Raises
+        ------
+        ConfigError
+            If mne-bids is not installed.
+        SourceError
+            If tables are incomplete, or name other channels than the file.
+        """
         try:
             from mne_bids import get_bids_path_from_fname, read_raw_bids
         except ImportError:

@@ -74,7 +74,13 @@ class SchedulerConfig(Config):
 
     @contextmanager
     def client(self) -> Iterator[Any]:
-        """Connect to it."""
+        """Connect to it.
+
+        Raises
+        ------
+        ConfigError
+            If no scheduler answers there, or Dask is not installed.
+        """
         distributed = _import("distributed")
         try:
             client = distributed.Client(self.address)

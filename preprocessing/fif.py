@@ -59,7 +59,13 @@ def _cut_fif(path: Path) -> SourceError:
 
 
 def verify_fif_gz(path: Path, head: bytes) -> None:
-    """Unpack a compressed file once: a part that is missing at its end shows nowhere else."""
+    """Unpack a compressed file once: a part that is missing at its end shows nowhere else.
+
+    Raises
+    ------
+    SourceError
+        If it is cut short or damaged, or holds something else.
+    """
     if not head.startswith(b"\x1f\x8b"):
         raise wrong_format(path, "gzip-compressed FIF", head)
     try:

@@ -39,7 +39,13 @@ def label_of(name: str, facts: Facts) -> str:
 
 
 def brain_channels(info: mne.Info, dropped: dict[str, str], where: str) -> list[int]:
-    """Return the indices of brain sensors that are not dropped; raise if there is none."""
+    """Return the indices of brain sensors that are not dropped.
+
+    Raises
+    ------
+    SignalError
+        If there is none.
+    """
     keep = [i for i, ch in enumerate(info["chs"]) if ch["ch_name"] not in dropped]
     with _naming(where):
         among = [i for i in keep if kind_of(info["chs"][i]) is not None]
@@ -152,7 +158,13 @@ def _naming(where: str, twins: str | None = None) -> Iterator[None]:
 
 
 def position_notes(sensors: Sensors, allow_unlocated: bool, where: str) -> list[str]:
-    """Say what is not known of where sensors are; raise if nothing is, and that is not allowed."""
+    """Say what is not known of where sensors are.
+
+    Raises
+    ------
+    SensorError
+        If nothing is, and that is not allowed.
+    """
     located = sensors.located
     if not located.any() and not allow_unlocated:
         raise SensorError(

@@ -56,7 +56,13 @@ def found_in_memory(
     folder: Path,
     source: SourceConfig,
 ) -> Sequence[Found]:
-    """Write recordings into a folder and return what a source would have found there."""
+    """Write recordings into a folder and return what a source would have found there.
+
+    Raises
+    ------
+    SourceError
+        If there is none, one is no such object, or two have the same name.
+    """
     found: dict[str, Found] = {}
     for item in raws:
         raw, entities = _required(item)

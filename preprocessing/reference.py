@@ -74,6 +74,11 @@ def reference_operator(
         The recording, for messages.
     without : collection of str
         Channels that have no part in an average.
+
+    Raises
+    ------
+    SignalError
+        If the channels of a kind cannot have the reference that is asked for.
     """
     step: dict[str, Any] = {"step": "rereference"}
     derived: dict[int, Derived] = {}

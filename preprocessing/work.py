@@ -31,7 +31,13 @@ class Pool(Protocol):
 
 @contextmanager
 def writing(store: Location) -> Iterator[None]:
-    """Say that the store cannot be written where the system says so."""
+    """Say that the store cannot be written where the system says so.
+
+    Raises
+    ------
+    StoreUnwritable
+        In place of an `OSError` of the block.
+    """
     try:
         yield
     except OSError as error:

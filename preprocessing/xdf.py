@@ -67,7 +67,13 @@ class XdfReader(Reader):
         return []
 
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
-        """Read the file and choose its stream."""
+        """Read the file and choose its stream.
+
+        Raises
+        ------
+        SourceError
+            If it is no XDF file or damaged, or the stream that is wanted is not there or empty.
+        """
         with path.open("rb") as file:
             head = file.read(512)
         if not head.startswith((b"XDF:", b"\x1f\x8b")):

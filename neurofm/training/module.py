@@ -82,7 +82,13 @@ class TrainModule(lightning.LightningModule):
         self.identity = identity
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss of one batch; None where nothing has a gradient."""
+        """Return the loss of one batch; None where nothing has a gradient.
+
+        Raises
+        ------
+        TrainingError
+            If it is not a number, by the names of the recordings.
+        """
         step = self.global_step
         torch.manual_seed(derived_seed(self.seed, "dropout", step))
         loss = self.objective(batch, step_generator(self.seed, step, "mask"))
