@@ -115,8 +115,8 @@ class CrossAttention(nn.Module):
             for weight, bias in maps
         )  # (H, E, D), (H, E)
         q = q * q.shape[-1] ** -0.5
-        looks_for = torch.einsum("nhqe,hed->nhqd", q, for_k).flatten(1, 2)  # (N, H n, D)
-        offset = torch.einsum("nhqe,he->nhq", q, bias_k)
+        looks_for = _map_heads(q, for_k).flatten(1, 2)  # (N, H n, D)
+        offset = (q * bias_k[:, None]).sum(-1)
         score = torch.baddbmm(
             offset.flatten(1)[..., None],
             looks_for.expand(key.shape[0], -1, -1),
@@ -125,7 +125,7 @@ class CrossAttention(nn.Module):
         if present is not None:
             score = score.masked_fill(~present[:, None], torch.finfo(score.dtype).min)
         seen = torch.bmm(score.softmax(-1), value).unflatten(1, (self.n_heads, -1))
-        out = torch.einsum("nhqd,hed->nhqe", seen, for_v) + bias_v[:, None]
+        out = _map_heads(seen, for_v.transpose(1, 2)) + bias_v[:, None]
         if present is not None:
             out = out.masked_fill(~present.any(-1)[:, None, None, None], 0.0)
         return out
@@ -137,6 +137,12 @@ class CrossAttention(nn.Module):
         if present is not None:
             score = score.masked_fill(~present[:, None, None], float("-inf"))
         return score.softmax(-1).mean(1)
+
+
+def _map_heads(x: Tensor, maps: Tensor) -> Tensor:
+    """Map each head's tokens, (N, H, n, E), by a matrix of its own, (H, E, D)."""
+    joined = x.transpose(0, 1).flatten(1, 2)  # (H, N n, E)
+    return torch.bmm(joined, maps).unflatten(1, (x.shape[0], -1)).transpose(0, 1)
 
 
 def _after(norm: nn.LayerNorm, linear: nn.Linear) -> Map:

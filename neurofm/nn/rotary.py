@@ -97,8 +97,9 @@ def rotate(x: Tensor, turn: Turn | None) -> Tensor:
         return x
     cos, sin, pairs = turn
     width = 2 * cos.shape[-1]
-    still = x[..., width:]
-    x = x[..., :width]
+    still = None
+    if x.shape[-1] > width:
+        x, still = x[..., :width], x[..., width:]
     if pairs == "halves":
         cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         other = torch.cat((x[..., width // 2 :], x[..., : width // 2]), dim=-1)
@@ -108,7 +109,7 @@ def rotate(x: Tensor, turn: Turn | None) -> Tensor:
     else:
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
         x = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
-    return torch.cat((x, still), dim=-1) if still.shape[-1] else x
+    return x if still is None else torch.cat((x, still), dim=-1)
 
 
 def _as_numbers(x: Tensor, cos: Tensor) -> bool:
