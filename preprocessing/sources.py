@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,13 +214,29 @@ def discover(root: Path, dataset: str, sources: Sequence[SourceConfig]) -> list[
 def _nothing(folder: Path, source: SourceConfig) -> Found:
     globs = ", ".join(source.include) or "every extension that is read"
     without = f" without {', '.join(source.exclude)}" if source.exclude else ""
+    endings = Counter(path.suffix.lower() or "no extension" for path in walk(folder))
+    there = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(5)) or "nothing"
+    advice = "".join(f"; {_advice(folder, glob)}" for glob in source.include[:1])
     return Found(
         path=folder,
         relative=f"{source.root}/{globs}",
         source=source,
-        skipped=f"no file under {str(folder)!r} matches {globs}{without}",
+        skipped=f"no file under {str(folder)!r} matches {globs}{without}: there are {there}{advice}",
         nothing=True,
     )
+
+
+def _advice(folder: Path, glob: str) -> str:
+    """Return what is likely meant by a glob that matches nothing."""
+    if Path(glob).is_absolute():
+        return "globs are relative to the source's `root`"
+    if (folder / glob).is_dir():
+        return f"{glob!r} is a folder: write {glob.rstrip('/')}/**"
+    if any(sign in glob for sign in "[{"):
+        return "brackets and braces in a glob stand for themselves: write several"
+    if "/" not in glob and any(matches(p.name, (glob,)) for p in walk(folder)):
+        return f"{glob!r} looks in the folder itself: write **/{glob}"
+    return "`*` stays within a folder, `**/` crosses folders, and case counts"
 
 
 def _of_moabb(dataset: str, source: SourceConfig) -> list[Found]:

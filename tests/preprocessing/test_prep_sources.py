@@ -98,6 +98,25 @@ def test_nothing_found_at_all_is_refused(tmp_path):
         found_in(tmp_path, include=("*.gdf",), exclude=("x*",))
 
 
+@pytest.mark.parametrize(
+    ("glob", "told"),
+    [
+        ("*.gdf", r"there are 1 \.fif, 1 \.txt; .*case counts"),
+        ("inner", r"'inner' is a folder: write inner/\*\*"),
+        ("a*.fif", r"'a\*\.fif' looks in the folder itself: write \*\*/a\*\.fif"),
+        ("inner/[ab]_raw.fif", "brackets and braces in a glob stand for themselves"),
+        ("inner/{a,b}_raw.fif", "brackets and braces in a glob stand for themselves"),
+        ("/data/*.fif", "globs are relative to the source's `root`"),
+    ],
+)
+def test_a_glob_without_a_match_says_what_is_there_and_what_was_meant(tmp_path, glob, told):
+    (tmp_path / "inner").mkdir()
+    for name in ("inner/a_raw.fif", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(SourceError, match=told):
+        discover(tmp_path, "d", [SourceConfig(include=(glob,))])
+
+
 def test_a_source_without_files_beside_one_with_files_gets_a_row(tmp_path):
     touch(tmp_path, "sub-1_eeg.edf")
     found = discover(tmp_path, "d", [SourceConfig(), SourceConfig(include=("*.gdf",))])
