@@ -4,15 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mne
 import numpy as np
 import pytest
+from stores import recording_of, write_store
 
 from neurofm.cli import SELF_CONTAINED, STAGES, main
 from neurofm.contract import SignalContract
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Recording
-from neurofm.store.writer import commit, create_store, write_recording
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -91,16 +88,9 @@ def stores(tmp_path):
     """Three stores: of one person, of another, and of the first under another name."""
     for name, subject, seed in (("a", "1", 1), ("b", "2", 2), ("c", "x", 1)):
         contract = SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0)
-        create_store(tmp_path / name, contract)
-        draw = np.random.default_rng(seed)
-        recording = Recording(
-            signal=(1e-5 * draw.standard_normal((2, 3000))).astype(np.float32),
-            sfreq=100.0,
-            sensors=sensors_from_info(mne.create_info(["Fz", "Cz"], 100.0, "eeg")),
-            entities=Entities(dataset="toy", subject=subject),
-        )
-        row = write_recording(tmp_path / name, recording, quality={}, provenance={})
-        commit(tmp_path / name, [row])
+        signal = 1e-5 * np.random.default_rng(seed).standard_normal((2, 3000))
+        recording = recording_of(signal, ["Fz", "Cz"], 100.0, subject=subject)
+        write_store(tmp_path / name, contract, recording)
     return [str(tmp_path / name) for name in "abc"]
 
 

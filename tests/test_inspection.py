@@ -1,35 +1,27 @@
-import mne
 import numpy as np
 import pytest
+from stores import recording_of, write_store
 
 from neurofm import checkpoint
 from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import CheckpointError, ConfigError, StoreError
 from neurofm.inspection import inspect
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Recording
 from neurofm.store.merge import merge
-from neurofm.store.writer import commit, create_store, write_recording
+from neurofm.store.writer import create_store
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 
 
 @pytest.fixture
 def store(tmp_path):
-    create_store(tmp_path / "store", CONTRACT)
-    rows = []
-    for subject, names in (("1", ["Fz", "Cz"]), ("2", ["Fz", "Cz", "Pz"])):
+    def made(subject, *names):
         draw = np.random.default_rng(int(subject))
-        recording = Recording(
-            signal=1e-5 * draw.standard_normal((len(names), 64 * 90)).astype(np.float32),
-            sfreq=64.0,
-            sensors=sensors_from_info(mne.create_info(names, 64.0, "eeg")),
-            entities=Entities(dataset="toy", subject=subject),
-        )
-        rows.append(write_recording(tmp_path / "store", recording, quality={}, provenance={}))
-    commit(tmp_path / "store", rows)
-    return tmp_path / "store"
+        signal = 1e-5 * draw.standard_normal((len(names), 64 * 90))
+        return recording_of(signal, names, subject=subject)
+
+    two = made("1", "Fz", "Cz"), made("2", "Fz", "Cz", "Pz")
+    return write_store(tmp_path / "store", CONTRACT, *two)
 
 
 @pytest.fixture

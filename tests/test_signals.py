@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from batches import plain_batch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,11 +116,7 @@ def test_seconds_that_are_no_whole_samples_are_refused_with_the_nearest():
 
 def test_batches_and_grids_move_with_all_their_tensors():
     mask = torch.ones(1, 2, dtype=torch.bool)
-    batch = Batch(
-        signal=torch.zeros(1, 2, 8), position=torch.zeros(1, 2, 3),
-        orientation=torch.zeros(1, 2, 3), kind=torch.zeros(1, 2, dtype=torch.long),
-        located=mask, oriented=mask, present=mask, sfreq=100.0, recording_ids=("a",),
-    )  # fmt: skip
+    batch = plain_batch(torch.zeros(1, 2, 8), recording_ids=("a",))
     moved = batch.to("meta")
     assert moved.signal.device.type == moved.present.device.type == "meta"
     assert moved.recording_ids == ("a",)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from batches import plain_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from neurofm.pretrain.masks import (
     SpatialRadiusMaskConfig,
     TimeSpanMaskConfig,
 )
-from neurofm.signals import Batch
 
 
 def make_batch(n_windows=3, n_sites=6, n_padding=0, *, spread_m=0.04, located=True):
@@ -19,13 +19,13 @@ def make_batch(n_windows=3, n_sites=6, n_padding=0, *, spread_m=0.04, located=Tr
     position[:, :, 0] = torch.arange(n_sites) * spread_m
     present = torch.ones(n_windows, n_sites, dtype=torch.bool)
     present[:, n_sites - n_padding :] = False
-    return Batch(
-        signal=torch.zeros(n_windows, n_sites, 8), position=position,
-        orientation=torch.zeros_like(position),
-        kind=torch.zeros(n_windows, n_sites, dtype=torch.long),
-        located=torch.full_like(present, located), oriented=torch.zeros_like(present),
-        present=present, sfreq=8.0,
-    )  # fmt: skip
+    return plain_batch(
+        torch.zeros(n_windows, n_sites, 8),
+        position=position,
+        located=torch.full_like(present, located),
+        present=present,
+        sfreq=8.0,
+    )
 
 
 def generator(seed=0):

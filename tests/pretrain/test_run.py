@@ -2,44 +2,33 @@
 
 import json
 
-import mne
 import numpy as np
 import pytest
 import torch
+from stores import recording_of, write_store
 
 from neurofm.config import load_config, parse_config
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ContractError, StoreError, TrainingError
 from neurofm.pretrain.run import PretrainConfig, plan, run
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Recording
-from neurofm.store.writer import commit, create_store, write_recording
+from neurofm.store.writer import commit, write_recording
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 
 
 def make_recording(subject, ch_names, seconds):
     draw = np.random.default_rng(int(subject))
-    signal = 1e-5 * draw.standard_normal((len(ch_names), seconds * 64)).astype(np.float32)
-    return Recording(
-        signal=signal,
-        sfreq=64.0,
-        sensors=sensors_from_info(mne.create_info(ch_names, 64.0, "eeg")),
-        entities=Entities(dataset="toy", subject=subject),
-    )
+    signal = 1e-5 * draw.standard_normal((len(ch_names), seconds * 64))
+    return recording_of(signal, ch_names, subject=subject)
 
 
 def make_store(path, subjects=("1", "2", "3"), contract=CONTRACT, dataset_channels=4):
-    create_store(path, contract)
-    rows = []
-    for i, subject in enumerate(subjects):
-        names = ["Fz", "Cz", "Pz", "Oz", "C3", "C4"][: dataset_channels + i % 2]
-        recording = make_recording(subject, names, 40 + 3 * i)
-        rows.append(
-            write_recording(path, recording, quality={}, provenance={"source_hash": subject})
-        )
-    commit(path, rows)
-    return path
+    names = ["Fz", "Cz", "Pz", "Oz", "C3", "C4"]
+    recordings = (
+        make_recording(subject, names[: dataset_channels + i % 2], 40 + 3 * i)
+        for i, subject in enumerate(subjects)
+    )
+    return write_store(path, contract, *recordings)
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,20 @@
 """Codes beside the signal: plain Zarr, complete or not there, and whose they are."""
 
-import mne
 import numpy as np
 import pytest
 import zarr
+from stores import recording_of, write_store
 
 from neurofm.contract import SignalContract
 from neurofm.data.codes import ReadersWithCodes
 from neurofm.data.collate import collate
 from neurofm.data.plan import WindowRef
 from neurofm.errors import StoreError, StoreUnwritable
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Recording
 from neurofm.store.codes import CodesOf, StoredCodes, drop_codes, identities, write_codes
 from neurofm.store.merge import merge
 from neurofm.store.reader import open_store
 from neurofm.store.remote import location
 from neurofm.store.remove import remove
-from neurofm.store.writer import commit, create_store, write_recording
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 MINE = CodesOf(identity="0123456789ab", about={"name": "toy"}, n_times=128)
@@ -27,21 +24,12 @@ STARTS = [0, 128, 256, 400]
 
 def make_store(path):
     """Two recordings of 600 samples."""
-    create_store(path, CONTRACT)
-    draw = np.random.default_rng(0)
-    rows = []
-    for subject in ("1", "2"):
-        recording = Recording(
-            signal=(1e-5 * draw.standard_normal((3, 600))).astype(np.float32),
-            sfreq=64.0,
-            sensors=sensors_from_info(mne.create_info(["Fz", "Cz", "Pz"], 64.0, "eeg")),
-            entities=Entities(dataset="toy", subject=subject),
-        )
-        rows.append(
-            write_recording(path, recording, quality={}, provenance={"source_hash": subject})
-        )
-    commit(path, rows)
-    return path
+    signals = 1e-5 * np.random.default_rng(0).standard_normal((2, 3, 600))
+    two = (
+        recording_of(signal, ["Fz", "Cz", "Pz"], subject=subject)
+        for subject, signal in zip("12", signals, strict=True)
+    )
+    return write_store(path, CONTRACT, *two)
 
 
 @pytest.fixture

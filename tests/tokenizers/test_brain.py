@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import plain_batch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
-from neurofm.signals import Batch
 from neurofm.tokenizers.brain import BrainTokenizerConfig, strides_of
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
@@ -18,17 +18,8 @@ CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 def make_batch(n_channels=5, n_windows=2, seed=0):
     draw = torch.Generator().manual_seed(seed)
     shape = (n_windows, n_channels)
-    yes = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(*shape, 128, generator=draw),
-        position=0.06 * torch.randn(*shape, 3, generator=draw),
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=yes,
-        oriented=~yes,
-        present=yes,
-        sfreq=64.0,
-    )
+    signal = torch.randn(*shape, 128, generator=draw)
+    return plain_batch(signal, position=0.06 * torch.randn(*shape, 3, generator=draw))
 
 
 def build(**changes):

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-import mne
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from stores import recording_of, write_store
 from torch.nn.parallel import DistributedDataParallel
 
 from neurofm import checkpoint
@@ -18,10 +18,7 @@ from neurofm.data.plan import WindowRef
 from neurofm.errors import CheckpointError, ConfigError, SignalError
 from neurofm.pretrain.run import PretrainConfig
 from neurofm.pretrain.run import run as pretrain
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Recording
 from neurofm.store.reader import open_store
-from neurofm.store.writer import commit, create_store, write_recording
 from neurofm.tokenizers.du_in import DuInConfig
 from neurofm.tokenizers.reconstruction import ReconstructionConfig
 from neurofm.tokenizers.run import TokenizeConfig, plan, run
@@ -44,26 +41,14 @@ def make_recording(subject, run_):
     rhythm = np.sin(2 * np.pi * 6 * np.arange(64 * 24) / 64 + draw.uniform(0, 6))
     loud = np.linspace(-1, 1, 4)[:, None]
     names = ["LA1", "LA2", "LA3", "RB1"] if subject == "1" else ["LA1", "RC1", "RC2", "RC3"]
-    return Recording(
-        signal=(1e-5 * (loud * rhythm + 0.1 * draw.standard_normal((4, 64 * 24)))).astype("f4"),
-        sfreq=64.0,
-        sensors=sensors_from_info(mne.create_info(names, 64.0, "seeg")),
-        entities=Entities(dataset="toy", subject=subject, run=run_),
-    )
+    signal = 1e-5 * (loud * rhythm + 0.1 * draw.standard_normal((4, 64 * 24)))
+    return recording_of(signal, names, kind="seeg", subject=subject, run=run_)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "store"
-    create_store(path, CONTRACT)
-    rows = [
-        write_recording(
-            path, make_recording(*who), quality={}, provenance={"source_hash": "".join(who)}
-        )
-        for who in (("1", "1"), ("1", "2"), ("2", "1"), ("2", "2"))
-    ]
-    commit(path, rows)
-    return path
+    recordings = (make_recording(subject, run_) for subject in "12" for run_ in "12")
+    return write_store(tmp_path_factory.mktemp("data") / "store", CONTRACT, *recordings)
 
 
 def make_config(store, folder, name, **changes):
@@ -273,10 +258,7 @@ def test_places_are_part_of_what_was_learnt(results):
 
 
 def test_a_store_of_other_subjects_is_refused_before_pretraining(store, results, tmp_path):
-    other = tmp_path / "other"
-    create_store(other, CONTRACT)
-    stranger = make_recording("3", "1")
-    commit(other, [write_recording(other, stranger, quality={}, provenance={"source_hash": "3"})])
+    other = write_store(tmp_path / "other", CONTRACT, make_recording("3", "1"))
     config = pretraining(other, tmp_path / "run", results, "du_in")
     with pytest.raises(ConfigError, match="toy_sub-3: there is no row for seeg:LA1"):
         pretrain(config)

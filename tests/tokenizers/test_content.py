@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.published.cbramod import CBraModConfig
 from neurofm.published.labram import LaBraMConfig
 from neurofm.published.luna import LUNAConfig
-from neurofm.signals import Batch
 from neurofm.tokenizers.convs import CbramodConvConfig, LabramConvConfig, StridedConvConfig
 from neurofm.tokenizers.luna import LunaConfig
 from neurofm.tokenizers.spectra import Magnitudes, MultiScaleSpectraConfig, StftConfig
@@ -21,18 +21,9 @@ FORMS = [LabramConvConfig(norm_over="window"), CbramodConvConfig(norm_over="wind
 
 def make_content_batch(n_channels=3, n_windows=2):
     torch.manual_seed(0)
-    shape = (n_windows, n_channels)
-    no = torch.zeros(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(*shape, CONTRACT.n_times),
-        position=torch.zeros(*shape, 3),
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=no,
-        oriented=no,
-        present=~no,
-        sfreq=200.0,
-    )
+    signal = torch.randn(n_windows, n_channels, CONTRACT.n_times)
+    nowhere = torch.zeros(signal.shape[:2], dtype=torch.bool)
+    return plain_batch(signal, located=nowhere, sfreq=200.0)
 
 
 def test_normed_over_the_window_tokens_are_those_of_labram():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.config import parse_config
 from neurofm.contract import SignalContract
@@ -32,16 +33,11 @@ def build_with_subjects(**values):
 def make_windows(*whose, n_channels=5, seed=0):
     draw = torch.Generator().manual_seed(seed)
     shape = (len(whose), n_channels)
-    yes = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(*shape, 100, generator=draw),
-        position=0.1
-        * torch.nn.functional.normalize(torch.randn(*shape, 3, generator=draw), dim=-1),
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=yes.clone(),
-        oriented=~yes,
-        present=yes.clone(),
+    signal = torch.randn(*shape, 100, generator=draw)
+    towards = torch.nn.functional.normalize(torch.randn(*shape, 3, generator=draw), dim=-1)
+    return plain_batch(
+        signal,
+        position=0.1 * towards,
         sfreq=50.0,
         recording_ids=tuple(f"{subject}_run-1" for subject in whose),
         subject_code=torch.tensor([text_code(subject) for subject in whose]),

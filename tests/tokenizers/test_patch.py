@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, SignalError
 from neurofm.sensors import text_code
-from neurofm.signals import Batch
 from neurofm.tokenizers.patch import ConvPatchConfig, LinearPatchConfig
 from neurofm.tokenizers.table import TOKENIZERS
 
@@ -15,17 +15,11 @@ CONTRACT = SignalContract(sfreq=128, band_hz=(0.5, 40), window_s=2)
 
 def make_patches_batch(signal):
     shape = signal.shape[:2]
-    no = torch.zeros(shape, dtype=torch.bool)
     across = torch.linspace(-0.05, 0.05, shape[1])  # over the top of the head, ear to ear
     position = torch.stack((across, torch.zeros(shape[1]), torch.full((shape[1],), 0.12)), -1)
-    return Batch(
-        signal=signal,
+    return plain_batch(
+        signal,
         position=position.expand(*shape, 3),
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=~no,
-        oriented=no,
-        present=~no,
         sfreq=128.0,
         name_code=torch.tensor([text_code(f"c{i}") for i in range(shape[1])]).expand(shape),
     )

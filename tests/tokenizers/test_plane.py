@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.contract import SignalContract
-from neurofm.signals import Batch
 from neurofm.tokenizers.plane import PlanePatchConfig
 
 CONTRACT = SignalContract(sfreq=128, band_hz=(0.5, 40), window_s=2)
@@ -19,17 +19,8 @@ def make_row(n_channels=6, seed=0):
     position = torch.zeros(*shape, 3)
     position[..., 0] = torch.linspace(-0.06, 0.06, n_channels)
     order = torch.randperm(n_channels, generator=draw)
-    yes = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(*shape, 256, generator=draw),
-        position=position[:, order],
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=yes,
-        oriented=~yes,
-        present=yes,
-        sfreq=128.0,
-    )
+    signal = torch.randn(*shape, 256, generator=draw)
+    return plain_batch(signal, position=position[:, order], sfreq=128.0)
 
 
 def build(n_channels=2):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, SensorError, SignalError
 from neurofm.sensors import text_code
-from neurofm.signals import Batch
 from neurofm.tokenizers.du_in import DuInConfig
 from neurofm.tokenizers.du_in_parts import steps_of
 
@@ -25,15 +25,10 @@ def build(**values):
 
 def make_windows(*whose, names=("seeg:A1",), n_times=100, seed=0):
     shape = (len(whose), len(names))
-    yes = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(*shape, n_times, generator=torch.Generator().manual_seed(seed)),
-        position=torch.zeros(*shape, 3),
-        orientation=torch.zeros(*shape, 3),
+    return plain_batch(
+        torch.randn(*shape, n_times, generator=torch.Generator().manual_seed(seed)),
         kind=torch.full(shape, 5),
-        located=~yes,
-        oriented=~yes,
-        present=yes,
+        located=torch.zeros(shape, dtype=torch.bool),
         sfreq=50.0,
         recording_ids=tuple(f"{subject}_run-1" for subject in whose),
         name_code=torch.tensor([text_code(name) for name in names]).expand(shape),

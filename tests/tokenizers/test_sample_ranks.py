@@ -3,30 +3,15 @@
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from batches import plain_batch
 
 from neurofm.nn.sample_codes import SampleCodec
-from neurofm.signals import Batch
 from neurofm.tokenizers.sample_coders import AnnealedCoder, QuantileCoder
-
-
-def make_batch(signal):
-    shape = signal.shape[:2]
-    yes = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=signal,
-        position=torch.zeros(*shape, 3),
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=yes,
-        oriented=~yes,
-        present=yes,
-        sfreq=64.0,
-    )
 
 
 def counted(signal):
     """Return coders that counted the samples of one batch."""
-    batch = make_batch(signal)
+    batch = plain_batch(signal)
     torch.manual_seed(0)
     quantile = QuantileCoder(20, 32, 15.0).train()
     annealed = AnnealedCoder(SampleCodec(12, 8, 1, "gru", 4), 32).eval()

@@ -1,17 +1,15 @@
 """Fitting and training codes of samples: what a run makes of them, and that it can be resumed."""
 
-import mne
 import numpy as np
 import pytest
 import torch
+from batches import plain_batch
+from stores import recording_of, write_store
 
 from neurofm.config import parse_config
 from neurofm.contract import SignalContract
 from neurofm.errors import CheckpointError
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Batch, Entities, Recording
 from neurofm.store.reader import open_store
-from neurofm.store.writer import commit, create_store, write_recording
 from neurofm.tokenizers.run import TokenizeConfig, run
 from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
 from neurofm.tokenizers.saved import load_tokenizer, put_into
@@ -30,23 +28,13 @@ every_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "store"
-    create_store(path, CONTRACT)
-    rows = []
-    for subject in ("1", "2", "3"):
+    def made(subject):
         draw = np.random.default_rng(int(subject))
         rhythm = np.sin(2 * np.pi * 6 * np.arange(64 * 30) / 64 + draw.uniform(0, 6, (4, 1)))
-        recording = Recording(
-            signal=(1e-5 * (rhythm + draw.standard_normal((4, 64 * 30)))).astype(np.float32),
-            sfreq=64.0,
-            sensors=sensors_from_info(mne.create_info(["Fz", "Cz", "C3", "C4"], 64.0, "eeg")),
-            entities=Entities(dataset="toy", subject=subject),
-        )
-        rows.append(
-            write_recording(path, recording, quality={}, provenance={"source_hash": subject})
-        )
-    commit(path, rows)
-    return path
+        signal = 1e-5 * (rhythm + draw.standard_normal((4, 64 * 30)))
+        return recording_of(signal, ["Fz", "Cz", "C3", "C4"], subject=subject)
+
+    return write_store(tmp_path_factory.mktemp("data") / "store", CONTRACT, *map(made, "123"))
 
 
 def make_config(store, folder, name, **changes):
@@ -121,18 +109,7 @@ def test_annealing_ends_in_hard_choices_and_codes_are_named_by_frequency(store, 
 
 
 def make_batch(signal):
-    shape = signal.shape[:2]
-    yes = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.from_numpy(signal),
-        position=torch.zeros(*shape, 3),
-        orientation=torch.zeros(*shape, 3),
-        kind=torch.zeros(shape, dtype=torch.int64),
-        located=yes,
-        oriented=~yes,
-        present=yes,
-        sfreq=64.0,
-    )
+    return plain_batch(torch.from_numpy(signal))
 
 
 @pytest.mark.parametrize("name", ["quantile", "annealed"])

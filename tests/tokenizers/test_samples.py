@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.config import parse_config
 from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import ConfigError
-from neurofm.signals import Batch
 from neurofm.tokenizers.samples import AnnealedSamplesConfig, MuLawConfig, QuantileConfig
 
 CONTRACT = SignalContract(sfreq=50, band_hz=(0.5, 25), window_s=2)
@@ -23,17 +23,8 @@ every_coder = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 def make_windows(seed=0):
     draw = torch.Generator().manual_seed(seed)
-    yes = torch.ones(2, 3, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(2, 3, 100, generator=draw),
-        position=0.05 * torch.randn(2, 3, 3, generator=draw),
-        orientation=torch.zeros(2, 3, 3),
-        kind=torch.zeros(2, 3, dtype=torch.int64),
-        located=yes.clone(),
-        oriented=~yes,
-        present=yes.clone(),
-        sfreq=50.0,
-    )
+    signal = torch.randn(2, 3, 100, generator=draw)
+    return plain_batch(signal, position=0.05 * torch.randn(2, 3, 3, generator=draw), sfreq=50.0)
 
 
 def build(config):

@@ -2,21 +2,19 @@
 
 import re
 
-import mne
 import numpy as np
 import pytest
 import torch
+from stores import recording_of, write_store
 
 from neurofm.cli import main
 from neurofm.contract import SignalContract
 from neurofm.data.collate import collate
 from neurofm.data.plan import WindowPlan
 from neurofm.errors import ConfigError, ContractError, StoreError
-from neurofm.sensors import sensors_from_info
-from neurofm.signals import Entities, Event, Recording
+from neurofm.signals import Event
 from neurofm.store.codes import StoredCodes
 from neurofm.store.reader import open_store
-from neurofm.store.writer import commit, create_store, write_recording
 from neurofm.tokenizers.codes import compute_codes, stored_codes, whose, windows_of
 from neurofm.tokenizers.saved import load_tokenizer, save_tokenizer
 from neurofm.tokenizers.trainable import TRAINABLE
@@ -41,30 +39,20 @@ NAMES = ["Fz", "Cz", "Pz", "C3"]
 
 def make_recording(subject, n_channels, n_times, bad=()):
     draw = np.random.default_rng(int(subject))
-    return Recording(
-        signal=(1e-5 * draw.standard_normal((n_channels, n_times))).astype(np.float32),
-        sfreq=64.0,
-        sensors=sensors_from_info(mne.create_info(NAMES[:n_channels], 64.0, "eeg")),
-        entities=Entities(dataset="toy", subject=subject),
-        events=tuple(Event(onset_s=at, duration_s=1.0, description="BAD") for at in bad),
+    return recording_of(
+        1e-5 * draw.standard_normal((n_channels, n_times)),
+        NAMES[:n_channels],
+        subject=subject,
+        events=(Event(onset_s=at, duration_s=1.0, description="BAD") for at in bad),
     )
-
-
-def add(path, *recordings):
-    create_store(path, CONTRACT)
-    rows = [
-        write_recording(path, r, quality={}, provenance={"source_hash": r.recording_id})
-        for r in recordings
-    ]
-    commit(path, rows)
-    return path
 
 
 @pytest.fixture
 def path(tmp_path):
     """Recordings whose windows lie on and off the grid, and one without any."""
-    return add(
+    return write_store(
         tmp_path / "store",
+        CONTRACT,
         make_recording("1", 4, 64 * 9),
         make_recording("2", 3, 64 * 20, bad=(3.5, 9.1, 11.3)),
         make_recording("3", 4, 64),
@@ -124,7 +112,7 @@ def test_only_what_is_missing_is_computed(path, make_tokenizer):
     assert not list(path.rglob("codes-*"))
     compute_codes(tokenizer, [str(path)])
     before = {p: p.stat().st_mtime_ns for p in path.rglob("codes-*/**/*")}
-    add(path, make_recording("4", 4, 64 * 5))
+    write_store(path, CONTRACT, make_recording("4", 4, 64 * 5))
     saved = load_tokenizer(tokenizer)
     with pytest.raises(StoreError, match=r"1 recording\(s\), such as toy_sub-4, have no codes"):
         stored_codes(open_store(path), saved)

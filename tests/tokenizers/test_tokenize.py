@@ -7,6 +7,7 @@ import mne
 import numpy as np
 import pytest
 import torch
+from stores import write_store
 
 from neurofm.cli import main
 from neurofm.config import parse_config
@@ -14,7 +15,6 @@ from neurofm.contract import SignalContract
 from neurofm.errors import CheckpointError, ConfigError, ContractError, TrainingError
 from neurofm.sensors import sensors_from_info
 from neurofm.signals import Entities, Recording
-from neurofm.store.writer import commit, create_store, write_recording
 from neurofm.tokenizers.brain import BrainTokenizerConfig
 from neurofm.tokenizers.reconstruction import perplexity, shown
 from neurofm.tokenizers.run import TokenizeConfig, plan, run
@@ -49,15 +49,8 @@ def make_recording(subject, n_channels):
 
 
 def make_store(path, contract=CONTRACT):
-    create_store(path, contract)
-    rows = [
-        write_recording(
-            path, make_recording(subject, n), quality={}, provenance={"source_hash": subject}
-        )
-        for subject, n in (("1", 10), ("2", 8), ("3", 10))
-    ]
-    commit(path, rows)
-    return path
+    recordings = (make_recording(who, n) for who, n in (("1", 10), ("2", 8), ("3", 10)))
+    return write_store(path, contract, *recordings)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from batches import plain_batch
 from torch import nn
 
-from neurofm.signals import Batch
 from neurofm.training.module import Loss
 from neurofm.training.run import TrainingRun
 from neurofm.training.run_config import RunConfig
@@ -32,13 +32,8 @@ class Steep(nn.Module):
 
 
 def batches(first, last):
-    zeros = torch.zeros(1, 1, dtype=torch.long)
     for step in range(first, last):
-        yield Batch(
-            signal=torch.full((1, 1, 3), 0.1 * step), position=torch.zeros(1, 1, 3),
-            orientation=torch.zeros(1, 1, 3), kind=zeros, located=zeros.bool(),
-            oriented=zeros.bool(), present=~zeros.bool(), sfreq=1.0,
-        )  # fmt: skip
+        yield plain_batch(torch.full((1, 1, 3), 0.1 * step))
 
 
 def make_config(path, **changes):
