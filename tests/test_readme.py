@@ -1,23 +1,39 @@
-"""Every block of the README runs: commands are parsed against the real configs, Python is run."""
+"""What documents show is so: commands and configs are parsed, files are there, Python is run."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from stores import recording_of, write_store
 
 from neurofm.cli import SELF_CONTAINED, STAGES, _parser, main
+from neurofm.config import load_config
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line.strip()
-    for language, block in BLOCKS
-    if language == "bash"
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.strip() and not line.strip().startswith("#")
-]
+PAGES = {p.name: p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
+
+
+def text_of(page):
+    return PAGES[page].read_text(encoding="utf-8")
+
+
+def blocks_of(page, language):
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language]
+
+
+def commands_of(page):
+    return [
+        line.strip()
+        for block in blocks_of(page, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
+
+
+README = text_of("README.md")
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
 
 
 def stages_named(text):
@@ -29,8 +45,9 @@ def test_the_readme_shows_a_command_for_every_stage():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("neurofm ")])
-def test_every_command_of_the_readme_is_understood(command, capsys):
+def test_every_command_is_understood(command, capsys):
     words = shlex.split(command, comments=True)[1:]
+    words = [*words[:1], *("tiny" if w == "my_config" else w for w in words[1:])]
     if words[0] in STAGES | SELF_CONTAINED:
         assert main([w for w in words if not w.startswith("--")] + ["--print-config"]) == 0
         assert capsys.readouterr().out
@@ -44,10 +61,27 @@ def test_make_targets_of_the_readme_exist():
     assert {"demo", "test"} <= named <= targets
 
 
-def test_files_the_readme_links_to_exist():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_linked_to_or_named_exist(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text_of(page))
+    assert [link for link in links if not (PAGES[page].parent / link).exists()] == []
+    named = re.findall(r"\b((?:benchmarks|configs|tests)/[\w/]+\.(?:py|yaml))\b", text_of(page))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_configs_in_documents_are_configs(tmp_path):
+    from neurofm.preprocessing.run import PreprocessConfig
+    from neurofm.pretrain.run import PretrainConfig
+
+    def config_of(model, page, *overrides):
+        (block,) = blocks_of(page, "yaml")
+        (tmp_path / page).write_text(block)
+        return load_config(model, tmp_path / page, overrides)
+
+    contract = "contract={sfreq: 100, band_hz: [0.5, 40], window_s: 2}"
+    assert len(config_of(PreprocessConfig, "sources.md", contract).sources) == 2
+    run = "stores=[stores/a]", "folder=runs/a", "steps=3"
+    assert config_of(PretrainConfig, "tokenize.md", *run).tokenizer_from
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
@@ -57,20 +91,12 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     from neurofm import checkpoint
     from neurofm.contract import SignalContract
     from neurofm.encoder import EncoderConfig
-    from neurofm.sensors import sensors_from_info
-    from neurofm.signals import Entities, Recording
-    from neurofm.store.writer import commit, create_store, write_recording
 
     contract = SignalContract(sfreq=128, band_hz=(0.5, 45), window_s=4, kinds=("eeg",))
     info = mne.create_info(["Fz", "Cz", "Pz"], 128.0, "eeg")
     signal = 1e-5 * np.random.default_rng(0).standard_normal((3, 128 * 20))
-    create_store(tmp_path / "stores" / "eegmat", contract)
-    recording = Recording(
-        signal=signal.astype(np.float32), sfreq=128.0, sensors=sensors_from_info(info),
-        entities=Entities(dataset="eegmat", subject="00"),
-    )  # fmt: skip
-    row = write_recording(tmp_path / "stores" / "eegmat", recording, quality={}, provenance={})
-    commit(tmp_path / "stores" / "eegmat", [row])
+    recording = recording_of(signal, info.ch_names, 128.0, dataset="eegmat", subject="00")
+    write_store(tmp_path / "stores" / "eegmat", contract, recording)
     encoder = EncoderConfig.model_validate(
         {"width": 16, "backbone": {"name": "transformer", "depth": 1, "n_heads": 2}}
     ).build(contract)
@@ -80,7 +106,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"raw": mne.io.RawArray(signal, info, verbose="error")}
 
-    blocks = [block for language, block in BLOCKS if language == "python"]
+    blocks = blocks_of("README.md", "python")
     for block in blocks:
         exec(block, names)  # the README's own words
 
