@@ -27,7 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs benchmarks *.md  # tests misspell on purpose
+	$(BIN)/codespell neurofm preprocessing tokenizers pretrain finetune configs benchmarks docs *.md  # tests misspell on purpose
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,bench]'

@@ -149,7 +149,7 @@ def test_normalising_twice_is_normalising_once(active, other, prefix):
         assert active in once
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_any_text_has_a_name_and_none_is_lost(names):
     leads = read_leads(names)

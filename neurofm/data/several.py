@@ -9,7 +9,6 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from neurofm.config import digest_of
 from neurofm.errors import StoreError
 from neurofm.readers import CountReader, WindowReader
 from neurofm.sensors import Sensors
@@ -97,17 +96,3 @@ class SeveralReaders:
             if not isinstance(reader, CountReader):
                 raise StoreError(f"a {type(reader).__name__} holds no counts")
         return cast(dict[str, CountReader], self._home)
-
-
-def subjects_seen(index: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the subjects of each dataset, sorted: what a checkpoint must tell of itself."""
-    return {
-        str(dataset): sorted(rows["subject"].unique()) for dataset, rows in index.groupby("dataset")
-    }
-
-
-def digest_of_recordings(index: pd.DataFrame) -> str:
-    """Return the digest of which recordings there are: a run must go on with the same."""
-    columns = ["recording_id", "n_times", "n_channels", "source_hash"]
-    rows = index[columns].astype(str).sort_values("recording_id")
-    return digest_of(rows.values.tolist())

@@ -67,7 +67,7 @@ def in_steps(backbone, grid, lengths):
 
 
 @every_backbone
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.sets(st.integers(1, N_PATCHES - 1)), absent=st.sampled_from(["none", "site", "any"]))
 def test_any_cut_into_steps_gives_what_all_patches_at_once_give(name, cuts, absent):
     backbone, grid = build(name), random_grid()

@@ -24,7 +24,7 @@ def test_half_precision_is_near_single_precision(parts):
     assert (half - single).abs().mean() < 0.05 * scale
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.floats(-15, 15, width=32),
     st.sampled_from([0.0, 1.0, 1e-6]),

@@ -31,7 +31,7 @@ def test_loso_tests_each_subject_once_and_never_trains_on_it(make_trials):
 
 
 @given(newcomers=st.sets(st.sampled_from(["n1", "n2", "n3", "n4", "n5"]), min_size=1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_subjects_who_join_move_nobody_but_by_taking_a_place_in_validation(newcomers):
     from_names = LosoConfig(validation_subjects=2)
     old = [f"s{i}" for i in range(7)]

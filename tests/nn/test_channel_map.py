@@ -10,7 +10,7 @@ CODES = st.integers(1, 2**62)
 OWNERS = st.dictionaries(CODES, st.lists(CODES, min_size=1, max_size=4, unique=True), min_size=1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(channels=OWNERS, stranger=CODES)
 def test_every_channel_of_every_owner_has_a_row_of_its_own(channels, stranger):
     index = ChannelIndex(channels)

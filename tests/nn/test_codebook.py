@@ -126,7 +126,7 @@ def test_each_level_of_residual_codes_comes_nearer():
     assert errors[-1] < 0.3 * errors[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=4), st.integers(0, 10_000))
 def test_finite_scalar_codes_are_a_bijection(levels, seed):
     book = FiniteScalar(levels)

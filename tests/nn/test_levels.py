@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from neurofm.nn.levels import FINE_BINS, MuLaw, Quantiles, histogram
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(2, 300), st.floats(0.5, 50), st.integers(0, 2**31))
 def test_levels_of_mu_law_stand_for_what_they_decode_to(n_codes, peak, seed):
     levels = MuLaw(n_codes, peak)
@@ -43,7 +43,7 @@ def test_mu_law_is_fine_about_zero():
         assert (levels.decode(levels.encode(signal)) - signal).abs() < step
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 60), st.sampled_from(["normal", "skewed", "ties", "one"]), st.integers(0, 99))
 def test_fitted_quantiles_are_equally_frequent_where_values_are_apart(n_codes, shape, seed):
     draw = np.random.default_rng(seed)

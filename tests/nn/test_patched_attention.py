@@ -9,7 +9,7 @@ from neurofm.errors import ConfigError
 from neurofm.nn.patched_attention import PatchedAttention, causal_view
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data(), n_patches=st.integers(1, 5), patch_len=st.integers(1, 4))
 def test_nothing_is_seen_before_it_has_ended(data, n_patches, patch_len):
     n_in = n_patches * patch_len

@@ -59,7 +59,7 @@ def test_the_default_is_as_large_as_published():
     assert sum(p.numel() for p in model.parameters()) + 1 == 231_041  # and a temperature
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=30))
 def test_names_by_frequency_start_at_one_and_leave_zero_to_the_unseen(counts):
     counts = torch.tensor(counts)

@@ -90,7 +90,7 @@ def same_values_and_gradients(ours, theirs, operands):
 lengths = st.sampled_from([1, 2, 15, 16, 17, 33, 64])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 3), st.integers(1, 3), lengths, st.integers(1, 4), st.integers(1, 3))
 def test_the_selective_scan_is_the_recurrence_with_its_gradients(b, per_group, length, n, groups):
     operands = selective_operands(b, per_group * groups, length, n, groups, seed=length)
@@ -101,7 +101,7 @@ def test_the_selective_scan_is_the_recurrence_with_its_gradients(b, per_group, l
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 3), st.integers(1, 3), lengths, st.integers(1, 4), st.integers(1, 3),
     st.integers(1, 4), st.sampled_from([1, 4, 7, 16]), st.sampled_from([1, 1 << 10]),

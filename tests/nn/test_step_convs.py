@@ -11,7 +11,7 @@ from neurofm.nn.subject_map import SubjectMap
 SHAPES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(shapes=SHAPES, n_samples=st.integers(20, 60))
 def test_features_are_as_many_as_announced(shapes, n_samples):
     kernels, strides = zip(*shapes, strict=True)
@@ -22,7 +22,7 @@ def test_features_are_as_many_as_announced(shapes, n_samples):
         assert convs(x).shape == (2, expected)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     strides=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     longer=st.integers(0, 5),

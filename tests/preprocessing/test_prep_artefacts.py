@@ -152,7 +152,7 @@ def test_spans_that_were_marked_before_alone_do_not_refuse(quiet):
     assert MarkArtefacts()(marked).events == marked.events
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(3, 2000), st.integers(1, 90))
 def test_windows_do_not_depend_on_how_blocks_are_cut(n_times, n_window):
     import neurofm.preprocessing.windows as windows
@@ -200,7 +200,7 @@ def clip_signal():
     return np.clip(np.stack([np.sin(7 * t), 2 * np.sin(7 * t)]), -1.5, 1.5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 3999), max_size=6))
 def test_clipping_is_seen_wherever_blocks_are_cut(cuts):
     signal = clip_signal()

@@ -13,31 +13,9 @@ from neurofm.signals import Entities, Event, Recording
 
 SFREQ = 128.0
 CAP = [
-    "Fp1",
-    "Fp2",
-    "F7",
-    "F3",
-    "Fz",
-    "F4",
-    "F8",
-    "FC1",
-    "FC2",
-    "T7",
-    "C3",
-    "Cz",
-    "C4",
-    "T8",
-    "CP1",
-    "CP2",
-    "P7",
-    "P3",
-    "Pz",
-    "P4",
-    "P8",
-    "O1",
-    "Oz",
-    "O2",
-]
+    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC1", "FC2", "T7", "C3", "Cz", "C4", "T8", "CP1",
+    "CP2", "P7", "P3", "Pz", "P4", "P8", "O1", "Oz", "O2",
+]  # fmt: skip
 
 
 def brain(names=CAP, duration_s=60.0, seed=0):

@@ -23,23 +23,9 @@ from neurofm.store.reader import open_store
 
 SFREQ = 256.0
 CAP = [
-    "Fp1",
-    "Fp2",
-    "F3",
-    "F4",
-    "Fz",
-    "C3",
-    "C4",
-    "Cz",
-    "P3",
-    "P4",
-    "Pz",
-    "O1",
-    "O2",
-    "T7",
-    "T8",
+    "Fp1", "Fp2", "F3", "F4", "Fz", "C3", "C4", "Cz", "P3", "P4", "Pz", "O1", "O2", "T7", "T8",
     "Oz",
-]
+]  # fmt: skip
 CONTRACT = SignalContract(
     sfreq=128, band_hz=(0.5, 45.0), window_s=2.0, line_hz="none", reference={"eeg": "average"}
 )

@@ -218,23 +218,9 @@ def test_strips_written_by_bids_have_names_and_no_places(test_data):
 
 def test_inputs_of_an_amplifier_are_named_by_the_source(tmp_path, test_data):
     cap = [
-        "Fp1",
-        "F3",
-        "F7",
-        "C3",
-        "T7",
-        "P3",
-        "P7",
-        "O1",
-        "Fp2",
-        "F4",
-        "F8",
-        "C4",
-        "T8",
-        "P4",
-        "P8",
+        "Fp1", "F3", "F7", "C3", "T7", "P3", "P7", "O1", "Fp2", "F4", "F8", "C4", "T8", "P4", "P8",
         "O2",
-    ]
+    ]  # fmt: skip
     values = {
         "dataset": "d",
         "root": str(test_data / "formats" / "bdf"),

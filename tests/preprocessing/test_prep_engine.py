@@ -116,7 +116,7 @@ def test_blocks_of_any_length_give_the_same(monkeypatch):
     assert difference(found[2], found[0]) < 3e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sfreq=st.sampled_from([100.0, 128.0, 250.0, 256.0, 300.3074951171875, 512.0, 1000.0]),
     to_hz=st.sampled_from([100.0, 128.0, 200.0, 250.0]),

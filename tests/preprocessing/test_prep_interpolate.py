@@ -13,23 +13,9 @@ from neurofm.sensors import SensorKind, sensors_from_info
 from neurofm.signals import Entities, Event
 
 CAP = [
-    "Fp1",
-    "Fp2",
-    "F3",
-    "F4",
-    "Fz",
-    "C3",
-    "C4",
-    "Cz",
-    "P3",
-    "P4",
-    "Pz",
-    "O1",
-    "O2",
-    "T7",
-    "T8",
+    "Fp1", "Fp2", "F3", "F4", "Fz", "C3", "C4", "Cz", "P3", "P4", "Pz", "O1", "O2", "T7", "T8",
     "Oz",
-]
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -17,27 +17,9 @@ from neurofm.signals import Entities, Recording
 
 SFREQ = 128.0
 CAP = [
-    "Fp1",
-    "Fp2",
-    "F7",
-    "F3",
-    "Fz",
-    "F4",
-    "F8",
-    "T7",
-    "C3",
-    "Cz",
-    "C4",
-    "T8",
-    "P7",
-    "P3",
-    "Pz",
-    "P4",
-    "P8",
-    "O1",
-    "Oz",
-    "O2",
-]
+    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T7", "C3", "Cz", "C4", "T8", "P7", "P3", "Pz",
+    "P4", "P8", "O1", "Oz", "O2",
+]  # fmt: skip
 AT = np.array([template_positions()[name] for name in CAP])
 
 

@@ -52,7 +52,7 @@ def test_a_scan_names_usable_rows_at_their_limits():
     ]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.sets(st.integers(1, 399), max_size=8))
 def test_where_blocks_are_cut_changes_no_count(cuts):
     whole, cut = scanned(odd_signal()), scanned(odd_signal(), cuts)

@@ -33,7 +33,7 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("name", MASKS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n_sites=st.integers(1, 9), n_patches=st.integers(2, 7), ratio=st.floats(0.05, 0.95),
     seed=st.integers(0, 99), located=st.booleans(), data=st.data(),

@@ -104,9 +104,7 @@ def test_a_scale_that_is_no_positive_number_is_found(path, name, value):
 LEAVES = ("entities", "sensors", "events", "row")
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_metadata_say_verifying_ends_with_a_list(path, data):
     file = path / "recordings/d_sub-anna/zarr.json"

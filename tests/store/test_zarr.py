@@ -55,9 +55,7 @@ def plain_zarr(path, recording_id):
     return array[:].astype(np.float32) * np.asarray(array.attrs["scale"], np.float32)[:, None]
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_stretch_equals_what_zarr_reads(tmp_path_factory, monkeypatch, data):
     n_channels = data.draw(st.integers(1, 5))
