@@ -215,13 +215,14 @@ def _nothing(folder: Path, source: SourceConfig) -> Found:
     globs = ", ".join(source.include) or "every extension that is read"
     without = f" without {', '.join(source.exclude)}" if source.exclude else ""
     endings = Counter(path.suffix.lower() or "no extension" for path in walk(folder))
-    there = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(5)) or "nothing"
+    most = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:5]
+    there = "there are " + (", ".join(f"{n} {ending}" for ending, n in most) or "none at all")
     advice = "".join(f"; {_advice(folder, glob)}" for glob in source.include[:1])
     return Found(
         path=folder,
         relative=f"{source.root}/{globs}",
         source=source,
-        skipped=f"no file under {str(folder)!r} matches {globs}{without}: there are {there}{advice}",
+        skipped=f"no file under {str(folder)!r} matches {globs}{without}: {there}{advice}",
         nothing=True,
     )
 
