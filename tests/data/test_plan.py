@@ -60,7 +60,7 @@ spans_of_a_recording = st.lists(st.floats(0.0, 50.0), min_size=0, max_size=8).ma
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     recordings=st.lists(st.tuples(st.integers(1, 9), spans_of_a_recording), min_size=1, max_size=6),
     n_times=st.integers(1, 700),
@@ -181,16 +181,16 @@ def test_memory_and_time_do_not_grow_with_the_number_of_windows():
         return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray)) + sys.getsizeof(plan)
 
     small = make_plan(make_index((8, [0.0, 100.0])))
-    start = time.perf_counter()
+    start = time.process_time()
     large = make_plan(make_index((8, [0.0, 1.5e9])))
     batches = [large.batch(step) for step in (0, 1, large.steps_per_epoch * 3 - 1)]
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert large.n_windows == 1_500_000_000
     assert size(large) == size(small)
     assert len({ref.start for ref in windows(batches)}) == sum(map(len, batches))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(n=st.integers(1, 5000), key=st.text(max_size=5))
 def test_a_permutation_hits_every_number_once(n, key):
     image = permute(np.arange(n), n, key)
@@ -233,3 +233,13 @@ def test_steps_count_from_zero():
 
 def test_the_loader_config_has_working_defaults():
     assert LoaderConfig().token_budget >= 1
+
+
+def test_a_config_plans_with_each_of_its_values():
+    config = LoaderConfig(token_budget=32, cut="anywhere")
+    found = config.plan(MIXED, n_times=100, patches=2, seed=3)
+    assert epoch(found, 0) == epoch(make_plan(seed=3, token_budget=32), 0)
+    for other in (LoaderConfig(token_budget=32), LoaderConfig(cut="anywhere")):
+        assert epoch(other.plan(MIXED, n_times=100, patches=2, seed=3), 0) != epoch(found, 0)
+        assert other.order() != config.order()
+    assert LoaderConfig(token_budget=32, cut="anywhere", prefetch=9).order() == config.order()
