@@ -6,7 +6,7 @@ rounds' ratios. With one thread the clock is that of the process.
 
     python benchmarks/packing.py
     python benchmarks/packing.py --montages 19 32 64 128 --batch 16 --rounds 15
-    python benchmarks/packing.py --device cuda --width 512 --depth 12 --batch 64
+    python benchmarks/packing.py --device cuda --width 512 --depth 12 --batch 64 --bfloat16
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 
 from neurofm.backbones.packed import encode_packed
 from neurofm.backbones.table import BACKBONES
+from neurofm.nn.packed_kernels import PackName
 from neurofm.signals import Grid
 
 KINDS = {
@@ -69,10 +71,14 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--by", choices=get_args(PackName), default="auto")
+    parser.add_argument("--bfloat16", action="store_true", help="weights and tokens of this type")
     options = parser.parse_args()
     if options.device != "cpu" and not torch.cuda.is_available():
         parser.error(f"--device {options.device}: torch finds no such device here")
     grid = mixed_grid(options)
+    if options.bfloat16:
+        grid = grid.evolve(content=grid.content.bfloat16(), place=grid.place.bfloat16())
     share = 1 - grid.present.float().mean()
     print(f"{torch.get_num_threads()} threads, {options.device}; {share:.0%} of tokens are padding")
     print("| backbone | masked ms | packed ms | ratio | largest difference |")
@@ -81,8 +87,9 @@ def main() -> None:
         torch.manual_seed(0)
         config = BACKBONES[values["name"]].model_validate({**values, "depth": options.depth})
         backbone = config.build(options.width).to(options.device)
+        backbone = backbone.bfloat16() if options.bfloat16 else backbone
         parameters = list(backbone.parameters())
-        ways = [lambda b=backbone: b(grid), lambda b=backbone: encode_packed(b, grid)]
+        ways = [lambda b=backbone: b(grid), lambda b=backbone: encode_packed(b, grid, options.by)]
         with torch.no_grad():
             gap = (ways[0]().content - ways[1]().content).abs().max()
         taken: list[list[float]] = [[], []]

@@ -15,6 +15,7 @@ from neurofm.backbones.transformer import TransformerConfig
 from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, SignalError
+from neurofm.nn.packed_kernels import PackName
 from neurofm.signals import Batch, Grid
 from neurofm.tokenizers.patch import LinearPatchConfig
 from neurofm.tokenizers.table import TokenizerConfig
@@ -34,12 +35,18 @@ class EncoderConfig(Config):
     padding : "mask" or "pack"
         What becomes of windows of different numbers of channels in a batch: padding is masked,
         which costs as if it were signal, or left out, which costs sorting. No number changes.
+    packed_by : "auto", "varlen", "flex" or "calls"
+        What keeps windows apart in a transformer's attention where padding is left out: flash
+        attention of varying lengths (half precision on a GPU), FlexAttention (forward alone, but
+        on a GPU), or a call for each number of channels. By default the first that the device
+        has, and calls on a processor; what cannot do it gives way to the next.
     """
 
     width: int = Field(default=128, ge=2)
     tokenizer: TokenizerConfig = LinearPatchConfig()
     backbone: BackboneConfig = TransformerConfig()
     padding: Literal["mask", "pack"] = "mask"
+    packed_by: PackName = "auto"
 
     def build(self, contract: SignalContract) -> Encoder:
         """Build an encoder for signals under `contract`, with fresh weights.
@@ -109,7 +116,7 @@ class Encoder(nn.Module):
             mask_token = self.mask_token.to(grid.content.dtype)
             grid = grid.evolve(content=torch.where(hide[..., None], mask_token, grid.content))
         if self.config.padding == "pack":
-            return encode_packed(self.backbone, grid)
+            return encode_packed(self.backbone, grid, self.config.packed_by)
         encoded: Grid = self.backbone(grid)
         return encoded
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from neurofm.backbones.transformer import Transformer
+from neurofm.nn.packed_kernels import PackName
 from neurofm.nn.packing import Packing
 from neurofm.signals import Grid
 
 
-def encode_packed(backbone: nn.Module, grid: Grid) -> Grid:
+def encode_packed(backbone: nn.Module, grid: Grid, by: PackName = "auto") -> Grid:
     """Encode windows of different numbers of sites without padding between them.
 
     A transformer takes the sites of all windows side by side, and its attention keeps windows
@@ -22,6 +23,9 @@ def encode_packed(backbone: nn.Module, grid: Grid) -> Grid:
         Grid to Grid.
     grid : Grid
         Tokens (B, S, P, D).
+    by : "auto", "varlen", "flex" or "calls"
+        What keeps windows apart in a transformer's attention; see
+        `neurofm.nn.packed_kernels.kernel_for`.
 
     Returns
     -------
@@ -33,7 +37,7 @@ def encode_packed(backbone: nn.Module, grid: Grid) -> Grid:
     if torch.compiler.is_compiling() or grid.mask is None:
         return _encode(backbone, grid)
     if isinstance(backbone, Transformer):
-        found: Grid = backbone(grid, pack=True)
+        found: Grid = backbone(grid, pack=by)
         return found
     packing = Packing.of(grid.present)
     return _encode(backbone, grid) if packing is None else _in_buckets(backbone, grid, packing)

@@ -18,6 +18,7 @@ from neurofm.nn.feedforward import ActivationName
 from neurofm.nn.memory import Memory
 from neurofm.nn.mixing import Presence
 from neurofm.nn.norm import NormName, build_norm
+from neurofm.nn.packed_kernels import PackName
 from neurofm.nn.packing import Packing
 from neurofm.nn.rotary import BASE, Rotary
 from neurofm.signals import Grid
@@ -166,16 +167,16 @@ class Transformer(nn.Module):
             if isinstance(block, Block):
                 block.initialise(config.depth)
 
-    def forward(self, grid: Grid, *, pack: bool = False) -> Grid:
+    def forward(self, grid: Grid, *, pack: PackName | None = None) -> Grid:
         """Encode tokens.
 
         Parameters
         ----------
         grid : Grid
             Content (B, S, P, D) and place of each token.
-        pack : bool
-            Leave out sites that are padding instead of masking them, where that can be done; see
-            `neurofm.backbones.packed`.
+        pack : str, optional
+            Leave out sites that are padding instead of masking them, where that can be done, and
+            keep windows apart in this way; see `neurofm.backbones.packed`.
 
         Returns
         -------
@@ -184,7 +185,7 @@ class Transformer(nn.Module):
             present.
         """
         grid = self.joined(grid)
-        packing = Packing.of(grid.present) if pack else None
+        packing = None if pack is None else Packing.of(grid.present, pack)
         if packing is None:
             absent = ~grid.present[..., None]
             # `grid.mask` is asked once a pass

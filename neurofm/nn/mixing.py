@@ -57,9 +57,7 @@ def mix_all(q: Tensor, k: Tensor, v: Tensor, present: Presence, causal: bool = F
     more patches than queries, which then are the last.
     """
     if isinstance(present, Packing):
-        if present.fuses(q):
-            return present.all(q, k, v, causal)
-        return present.each(partial(mix_all, causal=causal), q, k, v)
+        return present.all(partial(mix_all, causal=causal), q, k, v, causal)
     n_sites, n_patches = q.shape[1:3]
     mask = None
     if causal:
@@ -73,7 +71,7 @@ def mix_all(q: Tensor, k: Tensor, v: Tensor, present: Presence, causal: bool = F
 def mix_sites(q: Tensor, k: Tensor, v: Tensor, present: Presence) -> Tensor:
     """Let the tokens of one patch attend to each other, all of shape (B, S, P, H, E)."""
     if isinstance(present, Packing):
-        return present.sites(q, k, v) if present.fuses(q) else present.each(mix_sites, q, k, v)
+        return present.sites(mix_sites, q, k, v)
     n_windows, _, n_patches = q.shape[:3]
     q, k, v = (t.permute(0, 2, 3, 1, 4).flatten(0, 1) for t in (q, k, v))  # (B P, H, S, E)
     here = None if present is None else present.transpose(1, 2).flatten(0, 1)

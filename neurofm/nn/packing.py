@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from neurofm.nn.packed_kernels import PackName, flex, kernel_for, varlen
+
 Mix = Callable[..., Tensor]
-NARROWEST = 16  # features of a head that FlexAttention takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,26 +33,28 @@ class Packing:
         many sites.
     n_windows : int
         B.
-    fused : bool
-        Whether windows are kept apart by a block-diagonal mask in one call of FlexAttention;
-        otherwise each bucket is a call of its own.
+    by : "auto", "varlen", "flex" or "calls"
+        What keeps windows apart: flash attention of varying lengths, FlexAttention with a
+        block-diagonal mask, or a call for each bucket; see `packed_kernels.kernel_for`.
     """
 
     index: Tensor
     window: Tensor
     buckets: tuple[tuple[int, int], ...]
     n_windows: int
-    fused: bool
+    by: PackName = "auto"
     _masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, present: Tensor) -> Packing | None:
+    def of(cls, present: Tensor, by: PackName = "auto") -> Packing | None:
         """Pack the sites of a grid that are present.
 
         Parameters
         ----------
         present : Tensor of bool, shape (B, S, P)
             Which tokens are.
+        by : str
+            What is to keep windows apart.
 
         Returns
         -------
@@ -72,7 +74,7 @@ class Packing:
             window=window,
             buckets=tuple((n, size) for n, size in buckets if size),
             n_windows=present.shape[0],
-            fused=present.is_cuda,
+            by=by,
         )
 
     def take(self, x: Tensor) -> Tensor:
@@ -94,23 +96,39 @@ class Packing:
             start = stop
         return torch.cat(found)[None] if found else v
 
-    def fuses(self, q: Tensor) -> bool:
-        """Tell whether `sites` and `all` can do it at once."""
-        return self.fused and q.shape[-1] >= NARROWEST and len(self.index) > 0
+    def sites(self, mix: Mix, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Let sites of one window and patch attend to each other, all (1, N, P, H, E).
 
-    def sites(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Let sites of one window and patch attend to each other, all (1, N, P, H, E)."""
-        q, k, v = (t[0].permute(1, 2, 0, 3) for t in (q, k, v))  # (P, H, N, E)
+        `mix` is what does it where each bucket is a call of its own.
+        """
+        kernel = self._kernel(q, causal=False)
+        if kernel == "calls":
+            return self.each(mix, q, k, v)
+        q, k, v = (t[0].to(v.dtype).transpose(0, 1) for t in (q, k, v))  # (P, N, H, E)
+        if kernel == "varlen":
+            edges, longest = self._edges(n_rows=q.shape[0], n_each=1)
+            found = varlen(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), edges, longest)
+            return found.unflatten(0, q.shape[:2]).transpose(0, 1)[None]
         window = self.window
 
         def same(_: Any, __: Any, query: Tensor, key: Tensor) -> Tensor:
             return window[query] == window[key]
 
-        return _flex()(q, k, v, self._mask("sites", same, len(window))).permute(2, 0, 1, 3)[None]
+        mask = self._mask("sites", same, len(window))
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        found = flex(q, k, v, mask)  # (P, H, N, E)
+        return found.permute(2, 0, 1, 3)[None]
 
-    def all(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-        """Let tokens of one window attend to each other, all (1, N, P, H, E)."""
+    def all(self, mix: Mix, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        """Let tokens of one window attend to each other; as `sites`."""
+        kernel = self._kernel(q, causal=causal)
+        if kernel == "calls":
+            return self.each(mix, q, k, v)
         n_patches = q.shape[2]
+        q, k, v = (t[0].to(v.dtype).flatten(0, 1) for t in (q, k, v))  # (N P, H, E)
+        if kernel == "varlen":
+            edges, longest = self._edges(n_rows=1, n_each=n_patches)
+            return varlen(q, k, v, edges, longest).unflatten(0, (-1, n_patches))[None]
         window, patch = self.window.repeat_interleave(n_patches), None
         if causal:
             patch = torch.arange(n_patches, device=q.device).repeat(len(self.window))
@@ -120,8 +138,22 @@ class Packing:
             return sees if patch is None else sees & (patch[query] >= patch[key])
 
         mask = self._mask(("all", n_patches, causal), same, len(window))
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # (1, H, N P, E)
-        return _flex()(q, k, v, mask).transpose(1, 2).unflatten(1, (-1, n_patches))
+        q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
+        found = flex(q, k, v, mask)  # (1, H, N P, E)
+        return found.transpose(1, 2).unflatten(1, (-1, n_patches))
+
+    def _kernel(self, q: Tensor, *, causal: bool) -> str:
+        return kernel_for(self.by, q, causal=causal) if len(self.index) else "calls"
+
+    def _edges(self, *, n_rows: int, n_each: int) -> tuple[Tensor, int]:
+        """Return where windows of `n_each` tokens a site begin and end, in so many rows."""
+        name = ("edges", n_rows, n_each)
+        if name not in self._masks:
+            sizes = [size * n_each for n, size in self.buckets for _ in range(n)] * n_rows
+            edges = torch.tensor([0, *sizes]).cumsum(0).to(self.window.device, torch.int32)
+            self._masks[name] = edges, max(sizes)
+        found: tuple[Tensor, int] = self._masks[name]
+        return found
 
     def _mask(self, name: Any, same: Callable[..., Tensor], n_tokens: int) -> Any:
         from torch.nn.attention.flex_attention import create_block_mask
@@ -130,20 +162,3 @@ class Packing:
             device = self.window.device.type
             self._masks[name] = create_block_mask(same, None, None, n_tokens, n_tokens, device)
         return self._masks[name]
-
-
-@cache
-def _compiled() -> Callable[..., Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True)
-    return compiled
-
-
-def _flex() -> Callable[[Tensor, Tensor, Tensor, Any], Tensor]:
-    """Return FlexAttention, compiled: only then it skips blocks of two windows."""
-
-    def run(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
-        return _compiled()(q, k, v, block_mask=mask)
-
-    return run

@@ -1,13 +1,20 @@
 """Windows of different numbers of sites side by side, without padding."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 from neurofm.backbones.mamba import MambaConfig
 from neurofm.backbones.packed import encode_packed
 from neurofm.backbones.pyramid import PyramidConfig
 from neurofm.backbones.transformer import TransformerConfig
+from neurofm.contract import SignalContract
+from neurofm.encoder import EncoderConfig
+from neurofm.nn import packed_kernels
 from neurofm.nn import packing as packing_module
 from neurofm.nn.attention import ATTENTIONS
 from neurofm.nn.block import drop_path
@@ -99,19 +106,72 @@ def test_packed_windows_teach_what_masked_ones_do(name):
     torch.testing.assert_close(grads[1], grads[0], atol=1e-4, rtol=1e-3)
 
 
+def stretches(q, k, v, edges, longest):
+    """What flash attention of varying lengths does, on a processor."""
+    assert edges.dtype is torch.int32 and longest == edges.diff().max()
+    found = torch.full_like(q, float("nan"))
+    for start, stop in itertools.pairwise(edges.tolist()):
+        parts = (t[start:stop].transpose(0, 1) for t in (q, k, v))
+        found[start:stop] = F.scaled_dot_product_attention(*parts).transpose(0, 1)
+    return found
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("name", ["full", "causal", "criss_cross", "sites"])
+@pytest.mark.parametrize("by", ["flex", "varlen"])
 @torch.no_grad()
-def test_one_call_with_a_block_diagonal_mask_is_the_same_as_a_call_a_bucket(name, monkeypatch):
+def test_windows_kept_apart_in_one_call_are_the_same_as_a_call_a_bucket(name, by, monkeypatch):
     """As on a GPU; there FlexAttention is compiled, and leaves out what the mask does."""
-    monkeypatch.setattr(packing_module, "_compiled", lambda: flex_attention)
+    monkeypatch.setattr(packed_kernels, "compiled_flex", lambda: flex_attention)
+    monkeypatch.setattr(packing_module, "varlen", stretches)
+    monkeypatch.setattr(packed_kernels, "_varlen_takes", lambda q: True)
     backbone, grid = build(name), mixed_grid()
-    apart = Packing.of(grid.present)
-    fused = Packing(apart.index, apart.window, apart.buckets, apart.n_windows, fused=True)
+    apart = Packing.of(grid.present, "calls")
+    fused = Packing.of(grid.present, by)
     x = apart.take(grid.tokens)
     torch.testing.assert_close(backbone.mix(x, fused), backbone.mix(x, apart), atol=1e-5, rtol=1e-5)
-    assert len(fused._masks) == 1  # made once, used by every block
+    # made once, used by every block; time is a matter of masks
+    assert len(fused._masks) == (0 if name == "causal" and by == "varlen" else 1)
     assert not apart._masks
+
+
+@pytest.mark.parametrize(
+    ("by", "device", "dtype", "width", "causal", "kernel"),
+    [
+        ("auto", "cpu", torch.float32, 32, False, "calls"),
+        ("varlen", "cpu", torch.bfloat16, 32, False, "calls"),
+        ("flex", "cpu", torch.float32, 32, True, "flex"),
+        ("flex", "cpu", torch.float32, 8, False, "calls"),
+        ("auto", "cuda", torch.bfloat16, 32, False, "varlen"),
+        ("auto", "cuda", torch.bfloat16, 32, True, "flex"),
+        ("auto", "cuda", torch.float32, 32, False, "flex"),
+        ("varlen", "cuda", torch.float16, 12, False, "calls"),
+        ("varlen", "cuda", torch.float32, 32, False, "flex"),
+        ("auto", "cuda", torch.bfloat16, 264, False, "flex"),
+        ("flex", "cuda", torch.bfloat16, 32, False, "flex"),
+        ("calls", "cuda", torch.bfloat16, 32, False, "calls"),
+    ],
+)
+def test_what_cannot_keep_windows_apart_gives_way(
+    by, device, dtype, width, causal, kernel, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    q = SimpleNamespace(
+        is_cuda=device == "cuda", device=device, dtype=dtype, shape=(width,), requires_grad=False
+    )
+    assert packed_kernels.kernel_for(by, q, causal=causal) == kernel
+
+
+def test_flex_attention_gives_way_where_it_has_no_gradient():
+    """A run trains with what a user has chosen for its encoder, also on a processor."""
+    values = {"width": 32, "padding": "pack", "packed_by": "flex"}
+    encoder = EncoderConfig.model_validate(values).build(
+        SignalContract(sfreq=50, band_hz=(0.5, 20), window_s=2)
+    )
+    grid = mixed_grid()
+    found = encode_packed(encoder.backbone, grid, encoder.config.packed_by)
+    found.content.square().sum().backward()
+    assert encoder.backbone.blocks[0].attention.project_in.weight.grad.isfinite().all()
 
 
 def test_a_pack_holds_what_is_present_and_gives_it_back():
