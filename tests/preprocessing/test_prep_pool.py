@@ -45,12 +45,12 @@ def test_an_item_that_takes_too_long_is_stopped_and_not_tried_again():
     assert "longer than 0.5 s" in results[hanging].problem
     assert "timeout_s" in results[hanging].hint
     assert results[harmless] == 2
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 50
 
 
 def test_the_time_limit_is_for_each_item_and_not_for_all():
-    items = [partial(time.sleep, 0.2) for _ in range(4)]
-    assert all(r is None for _, r in WorkerPool(CALL, 1, timeout_s=0.7).each(items))
+    items = [partial(time.sleep, 0.05) for _ in range(40)]
+    assert all(r is None for _, r in WorkerPool(CALL, 1, timeout_s=1.8).each(items))
 
 
 def test_how_a_worker_died_is_told():

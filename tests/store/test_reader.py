@@ -226,9 +226,9 @@ def test_a_used_store_goes_to_another_process(path, method):
     children = [context.Process(target=send, args=(store, queue)) for _ in range(2)]
     for child in children:
         child.start()
-    assert [queue.get(timeout=60) for _ in children] == [expected, expected]
+    assert [queue.get(timeout=600) for _ in children] == [expected, expected]
     for child in children:
-        child.join(60)
+        child.join(600)
     assert checksum(store) == expected
 
 

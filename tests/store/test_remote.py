@@ -205,11 +205,11 @@ def test_a_used_store_on_s3_goes_to_another_process(bucket, maker, method):
     children = [context.Process(target=send, args=(store, queue)) for _ in range(2)]
     for child in children:
         child.start()
-    assert [queue.get(timeout=60) for _ in children] == [expected, expected]
+    assert [queue.get(timeout=600) for _ in children] == [expected, expected]
     for child in children:
-        child.join(60)
+        child.join(600)
     send(store, queue)
-    assert queue.get(timeout=60) == expected
+    assert queue.get(timeout=600) == expected
 
 
 def test_a_place_is_pickled_as_its_url_and_options():
