@@ -42,6 +42,8 @@ class LinearAttention(nn.Module):
         Tensor, shape (B, N, D)
             What each token gathered.
         """
+        if self._few(x.shape[1]):
+            return self._by_heads(x, present)
         # what keys gather of tokens is small, so it is what is mapped to values, and further by
         # the map out, head by head; nothing as long as the window is ever rearranged
         n_heads, head_width = self.n_heads, x.shape[-1] // self.n_heads
@@ -56,3 +58,19 @@ class LinearAttention(nn.Module):
         out = self.project_out.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)  # (H, E, D)
         read = (values * head_width**-0.5 @ out).flatten(1, 2)  # (B, D, D)
         return torch.baddbmm(self.project_out.bias, q, read)
+
+    def _few(self, n_tokens: int) -> bool:
+        """Tell whether tokens are fewer than features, beside which matrices are not small."""
+        return not torch.compiler.is_exporting() and n_tokens < self.project_out.in_features
+
+    def _by_heads(self, x: Tensor, present: Tensor | None) -> Tensor:
+        """Do so as it is written, every token mapped to its query, key and value."""
+        qkv = self.project_in(x).unflatten(-1, (3, self.n_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, E)
+        if present is not None:
+            absent = ~present[:, None, :, None]
+            k = k.masked_fill(absent, torch.finfo(k.dtype).min)
+            v = v.masked_fill(absent, 0.0)
+        values = k.softmax(-2).transpose(-1, -2) @ v  # (B, H, E, E)
+        out = (q.softmax(-1) * q.shape[-1] ** -0.5) @ values
+        return self.project_out(out.transpose(1, 2).flatten(-2))

@@ -141,10 +141,11 @@ def test_some_tokens_after_a_block_are_as_if_all_had_been_computed(style):
     torch.testing.assert_close(block.some(x, x), whole)
 
 
-def test_linear_attention_is_one_matrix_a_head_that_queries_read():
+@pytest.mark.parametrize("n", [5, 15])  # tokens, fewer than features or more
+def test_linear_attention_is_one_matrix_a_head_that_queries_read(n):
     torch.manual_seed(0)
-    layer, x = LinearAttention(12, 3), torch.randn(3, 5, 12)
-    present = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 5])
+    layer, x = LinearAttention(12, 3), torch.randn(3, n, 12)
+    present = torch.stack((torch.ones(n), torch.arange(n) % 3 != 1, torch.zeros(n))).bool()
     x[~present] = 1e6
     found = layer(x, present)
     for window in range(3):
@@ -158,6 +159,21 @@ def test_linear_attention_is_one_matrix_a_head_that_queries_read():
     assert found.isfinite().all()
     alone = layer(x[1:2][:, present[1]])
     torch.testing.assert_close(found[1:2][:, present[1]], alone)
+
+
+def test_linear_attention_writes_out_few_tokens_and_maps_what_is_gathered_of_many():
+    torch.manual_seed(0)
+    layer, found = LinearAttention(12, 3), []
+    x, present = torch.randn(2, 12, 12), torch.rand(2, 12) < 0.6
+    assert layer._few(11)
+    assert not layer._few(12)
+    for few in (True, False):
+        layer._few = lambda n, few=few: few
+        layer.zero_grad()
+        out = layer(x, present)
+        out[present].square().sum().backward()
+        found.append([out[present], *(p.grad for p in layer.parameters())])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("pairs", ["halves", "adjacent"])
