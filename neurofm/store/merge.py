@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,29 @@ class Merged:
         Recordings that were brought in.
     same : tuple of str
         Recordings that were there already, equal to the last sample.
+    twins : tuple of (str, str)
+        Recordings of the store that were made of the same bytes under two names, of which one
+        was added.
     """
 
     store: Location
     added: tuple[str, ...]
     same: tuple[str, ...]
+    twins: tuple[tuple[str, str], ...] = ()
 
-    def summary(self) -> str:
-        """Return a line for a terminal."""
+    def summary(self, most: int = 10) -> str:
+        """Return lines for a terminal."""
         there = f", {len(self.same)} were there already" if self.same else ""
-        return f"{self.store}: {len(self.added)} recordings added{there}"
+        lines = [f"{self.store}: {len(self.added)} recordings added{there}"]
+        if self.twins:
+            lines.append(
+                f"{len(self.twins)} pairs are made of the same bytes under two names: the same "
+                "person could be trained on and tested; `neurofm remove` one of each"
+            )
+            lines += [f"  {a} = {b}" for a, b in self.twins[:most]]
+            if len(self.twins) > most:
+                lines.append(f"  and {len(self.twins) - most} more")
+        return "\n".join(lines)
 
 
 def merge(sources: Sequence[str | Location], into: str | Location, *, link: bool = True) -> Merged:
@@ -105,7 +119,16 @@ def merge(sources: Sequence[str | Location], into: str | Location, *, link: bool
     finally:
         if waiting:
             commit(target, waiting)
-    return Merged(target, tuple(homes), tuple(same))
+    return Merged(target, tuple(homes), tuple(same), tuple(_twins(target, set(homes))))
+
+
+def _twins(target: Location, added: set[str]) -> list[tuple[str, str]]:
+    """Return recordings made of the same bytes, of which one was added."""
+    index = read_index(target)
+    known = index[index["source_hash"] != ""]
+    alike = known[known["source_hash"].duplicated(keep=False)].groupby("source_hash")
+    pairs = [(a, b) for _, names in alike["recording_id"] for a, b in pairwise(sorted(names))]
+    return sorted(pair for pair in pairs if added & set(pair))
 
 
 def _rows_there(target: Location, contract: Any) -> set[str]:

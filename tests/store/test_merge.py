@@ -95,6 +95,19 @@ def test_the_same_recording_in_both_is_kept_once_wherever_it_came_from(tmp_path,
     assert open_store(tmp_path / "c").provenance("d_sub-anna")["source"] == "here.edf"
 
 
+def test_two_names_for_the_same_bytes_are_told(tmp_path, maker):
+    a = maker.store(tmp_path / "a", "anna", provenance={"source_hash": "1f"})
+    b = maker.store(tmp_path / "b", "carl", provenance={"source_hash": "1f"})
+    c = maker.store(tmp_path / "c", "dora", provenance={"source_hash": "2e"})
+    assert merge([a, c], tmp_path / "d").twins == ()
+    done = merge([b], tmp_path / "d")
+    assert done.twins == (("d_sub-anna", "d_sub-carl"),)
+    assert "1 pairs are made of the same bytes under two names" in done.summary()
+    assert "\n  d_sub-anna = d_sub-carl" in done.summary()
+    # only what this merge added
+    assert merge([b], tmp_path / "d").twins == ()
+
+
 def test_one_id_for_different_samples_is_refused_before_anything_is_written(tmp_path, maker):
     a = maker.store(tmp_path / "a", "anna", "bert")
     b = maker.store(tmp_path / "b", "anna", "carl", seed=1)
