@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from neurofm.contract import SignalContract
 from neurofm.errors import SignalError
 from neurofm.preprocessing.cleaning import CleaningConfig
-from neurofm.preprocessing.engine import run
+from neurofm.preprocessing.engine import Operator, run
 from neurofm.preprocessing.from_mne import RawReader
 from neurofm.preprocessing.mains import find_mains, harmonics, middle
 from neurofm.preprocessing.reference import Rereference
@@ -137,6 +138,34 @@ def harmonise_file(
     del sample
     operator = fused(steps, reader.sfreq)
     pieces = stretches(reader.events, reader.sfreq, reader.n_times)
+    signal, scan = _filtered(reader, rows, operator, pieces, folder)
+    usable, step = reader.verdict(scan)
+    heard = reader.sensors.select(usable)
+    kept = _kept_rows(heard, contract, reader.where)
+    recording = Recording(
+        signal=signal,  # type: ignore[arg-type]  # it slices like an array
+        sfreq=operator.sfreq_out,
+        sensors=sensors,
+        entities=reader.entities,
+        events=reader.events,
+    )
+    if len(kept) < len(rows):
+        carrying = np.flatnonzero(np.isin(rows, usable))
+        recording = selection(sensors, carrying, {}).lazily(recording)
+    kinds = _kinds_step(heard, kept, contract, step.get("lowpass_hz"))
+    history = (step, kinds, *found, *told(steps, reader.sfreq, pieces))
+    recording = replace(recording, history=history)
+    return _cleaned(recording, contract, cleaning or CleaningConfig(), units)
+
+
+def _filtered(
+    reader: RawReader,
+    rows: np.ndarray,
+    operator: Operator,
+    pieces: Sequence[tuple[int, int]],
+    folder: Path | None,
+) -> tuple[SpilledSignal, Scan]:
+    """Read a recording once: filter some rows into a file, and scan all of them."""
     signal = SpilledSignal((len(rows), operator.n_times_out(reader.n_times)), folder)
     direct = reader.direct
     scan = Scan(len(reader.sensors), direct.scale if direct else 1.0)
@@ -154,23 +183,7 @@ def harmonise_file(
         signal.write(start, block)
 
     run(operator, read, len(rows), pieces, sink, np.float32 if direct else np.float64)
-    usable, step = reader.verdict(scan)
-    carrying = np.flatnonzero(np.isin(rows, usable))
-    kinds = _kinds_step(reader.sensors.select(usable), np.flatnonzero(np.isin(usable, rows)),
-                        contract, step.get("lowpass_hz"))  # fmt: skip
-    recording = Recording(
-        signal=signal,  # type: ignore[arg-type]  # it slices like an array
-        sfreq=operator.sfreq_out,
-        sensors=sensors,
-        entities=reader.entities,
-        events=reader.events,
-    )
-    _kept_rows(reader.sensors.select(usable), contract, reader.where)
-    if len(carrying) < len(rows):
-        recording = selection(sensors, carrying, {}).lazily(recording)
-    history = (step, kinds, *found, *told(steps, reader.sfreq, pieces))
-    recording = replace(recording, history=history)
-    return _cleaned(recording, contract, cleaning or CleaningConfig(), units)
+    return signal, scan
 
 
 def dropped_channels(recording: Recording) -> dict[str, str]:

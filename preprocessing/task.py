@@ -159,15 +159,15 @@ def _unexpected(task: Task, error: Exception, details: dict[str, Any]) -> Outcom
     return Outcome(error=problem, unexpected=type(error).__name__, details=details)
 
 
-def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
-    digest = _require_new(task)
+def _opened(task: Task) -> RawReader:
+    """Open the file of a task, and read its header."""
     raw, facts = open_raw(task.path, task.source.reader, task.source.sss)
     facts.reference = facts.reference or task.source.reference
     if task.source.montage:
         facts.template = montage_positions(task.source.montage)
     rename_channels(raw, task.source.rename, str(task.path))
     try:
-        reader = RawReader(
+        return RawReader(
             raw,
             task.entities,
             channels=task.source.channels,
@@ -186,6 +186,11 @@ def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
             f"{task.path}: its header cannot be understood: {type(error).__name__}: {error}",
             hint="the file is probably damaged; get it again, or exclude it",
         ) from error
+
+
+def _make(task: Task, details: dict[str, Any]) -> dict[str, Any]:
+    digest = _require_new(task)
+    reader = _opened(task)
     details["sfreq_in"] = reader.sfreq
     folder = task.store if isinstance(task.store, Path) else None
     recording = harmonise_file(
