@@ -9,14 +9,21 @@ less; with one thread the clock is that of the process, which it hardly spoils a
 LUNA the blocks over time), as linear attention of matrix products (BIOT, from another package; no
 fused kernel exists), or through torch's fused kernel (CBraMod, EEGPT), as all of ours but BIOT.
 
+`--products` says instead how long the products of matrices in a training step take (and fused
+attention and convolutions, which are made of them), of ours and of theirs: what is left is all that
+can be saved where both need the same products.
+
     python benchmarks/encoders.py
     python benchmarks/encoders.py --channels 64 --seconds 10 --depth 12 --rounds 15
+    python benchmarks/encoders.py --channels 19 64 128 --seconds 2 10 30 --only LUNA
     OMP_NUM_THREADS=1 python benchmarks/encoders.py
+    OMP_NUM_THREADS=1 python benchmarks/encoders.py --products
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 import warnings
@@ -26,6 +33,7 @@ from typing import Any
 import torch
 from _peers import mend_torchaudio
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neurofm.published.biot import BIOTConfig
 from neurofm.published.cbramod import CBraModConfig
@@ -35,6 +43,7 @@ from neurofm.published.luna import LUNAConfig
 
 N_OUT = 4
 CLOCK = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmv", "convolution", "scaled_dot_product")
 Pair = tuple[nn.Module, Callable[[], Tensor], nn.Module, Callable[[], Tensor]]
 
 
@@ -149,49 +158,92 @@ def interleaved(pair: Pair, rounds: int, *, backward: bool) -> tuple[list[float]
     return times[0][1:], times[1][1:]
 
 
+class Products(TorchDispatchMode):
+    """Clock of what multiplies matrices."""
+
+    spent = 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Run an operation, and count its time if it is a product."""
+        start = CLOCK()
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__.lstrip("_").startswith(PRODUCTS):
+            self.spent += CLOCK() - start
+        return out
+
+
+def products(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
+    """Return the time of a training step, and that of its products."""
+    whole, parts = [], []
+    for i in range(2 * rounds + 2):
+        if i % 2:
+            whole.append(seconds(module, forward, backward=True))
+        else:
+            with Products() as clock:
+                seconds(module, forward, backward=True)
+            parts.append(clock.spent)
+    return statistics.median(whole[1:]), statistics.median(parts[1:])
+
+
+def timed(pair: Pair, rounds: int) -> str:
+    """Return forward, and forward + backward, of ours and theirs."""
+    row = ""
+    for backward in (False, True):
+        ours, theirs = interleaved(pair, rounds, backward=backward)
+        ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+        row += f"{1e3 * statistics.median(ours):10.1f}{1e3 * statistics.median(theirs):10.1f}"
+        row += f"{ratio:8.2f}"
+    return row
+
+
+def split(pair: Pair, rounds: int) -> str:
+    """Return the products and the rest of a training step of ours, and of theirs."""
+    row = ""
+    for module, forward in (pair[:2], pair[2:]):
+        whole, part = products(module, forward, rounds)
+        row += f"{1e3 * part:10.1f}{1e3 * (whole - part):10.1f}{1e3 * whole:8.1f}"
+    return row
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--channels", type=int, nargs="+", default=[64])
+    parser.add_argument("--seconds", type=int, nargs="+", default=[10])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", default=list(PAIRS), choices=list(PAIRS))
-    size = parser.parse_args()
+    parser.add_argument("--products", action="store_true")
+    asked = parser.parse_args()
     mend_torchaudio()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from braindecode import models
+    head = ("ours", "theirs", "ratio") * 2
+    title = "forward ms", "forward + backward ms"
+    if asked.products:
+        head, title = ("products", "rest", "both") * 2, ("ours, ms", "theirs, ms")
     print(
-        f"{size.channels} channels x {size.seconds} s, batch {size.batch}, depth {size.depth}, "
-        f"{torch.get_num_threads()} threads, float32, {size.rounds} rounds"
+        f"batch {asked.batch}, depth {asked.depth}, {torch.get_num_threads()} threads, float32, "
+        f"{asked.rounds} rounds"
     )
+    print(f"{'':37}{title[0]:>28}{title[1]:>28}")
     print(
-        f"{'':10}{'theirs':>9}{'parameters':>22}{'forward ms':>20}"
-        f"{'':>8}{'forward + backward ms':>26}"
+        f"{'channels':>8}{'s':>4}  {'':9}{'theirs by hand':>14}"
+        + "".join(f"{name:>{8 if i % 3 == 2 else 10}}" for i, name in enumerate(head))
     )
-    print(
-        f"{'':10}{'by hand':>9}{'ours':>11}{'theirs':>11}"
-        + f"{'ours':>10}{'theirs':>10}{'ratio':>8}" * 2
-    )
-    for name in size.only:
+    for channels, length, name in itertools.product(asked.channels, asked.seconds, asked.only):
+        size = argparse.Namespace(**{**vars(asked), "channels": channels, "seconds": length})
         torch.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pair = PAIRS[name](size, models)
-            row = f"{name:10}{BY_HAND[name]:>9}"
-            for module in (pair[0], pair[2]):
-                without_dropout(module)
-                row += f"{sum(p.numel() for p in module.parameters()):11,}"
-            for backward in (False, True):
-                ours, theirs = interleaved(pair, size.rounds, backward=backward)
-                ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-                row += (
-                    f"{1e3 * statistics.median(ours):10.1f}{1e3 * statistics.median(theirs):10.1f}"
-                )
-                row += f"{ratio:8.2f}"
-        print(row, flush=True)
+            without_dropout(pair[0])
+            without_dropout(pair[2])
+            measure = split if asked.products else timed
+            row = measure(pair, asked.rounds)
+        print(f"{channels:8}{length:4}  {name:9}{BY_HAND[name]:>14}{row}", flush=True)
 
 
 if __name__ == "__main__":
