@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError
 from neurofm.nn.dilated_convs import DilatedConvs
-from neurofm.nn.patch_convs import PatchConvs
+from neurofm.nn.patch_convs import PatchConvs, labram_convs
 from neurofm.nn.strided_convs import StridedConv
 from neurofm.tokenizers.patch import PatchConfig, Tokenizer, log_amplitude
 from neurofm.tokenizers.spectra import Magnitudes
@@ -59,15 +59,8 @@ class LabramConvConfig(_PatchConvsConfig):
         ConfigError
             If patches do not fit the contract.
         """
-        convs = PatchConvs(
-            self.n_filters,
-            4,
-            kernels=(15, 3, 3),
-            strides=(8, 1, 1),
-            paddings=(7, 1, 1),
-            filters_fast=True,
-        )
-        content = PatchConvTokens(convs, self.patch_len(contract), width, norm_over=self.norm_over)
+        convs, length = labram_convs(self.n_filters), self.patch_len(contract)
+        content = PatchConvTokens(convs, length, width, norm_over=self.norm_over)
         return self.around(content, contract, width)
 
 

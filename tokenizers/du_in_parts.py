@@ -235,11 +235,6 @@ class DuInCoder(DuInEncoder, Coder):
                 initialise_conv(conv)
 
     @property
-    def n_levels(self) -> int:
-        """One."""
-        return 1
-
-    @property
     def n_codes(self) -> int:
         """K."""
         return self.config.n_codes

@@ -39,11 +39,6 @@ class SampleCoder(Coder):
         self.patch_len = patch_len
 
     @property
-    def n_levels(self) -> int:
-        """One."""
-        return 1
-
-    @property
     def n_codes(self) -> int:
         """K."""
         return self.coder.n_codes

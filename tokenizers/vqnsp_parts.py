@@ -18,7 +18,7 @@ from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import BlockStyle
 from neurofm.nn.codebook import Quantised
 from neurofm.nn.initialise import initialise_linear
-from neurofm.nn.patch_convs import PatchConvs
+from neurofm.nn.patch_convs import labram_convs
 from neurofm.nn.stack import Stack
 from neurofm.signals import Batch
 from neurofm.tokenizers.brain_parts import Reconstruction, correlation
@@ -71,15 +71,7 @@ class VqnspArchitecture(PatchConfig, CodebookConfig):
 
     def embedding(self, patch_len: int, width: int) -> PatchConvTokens:
         """Return LaBraM's temporal convolutions of a patch, each normed within it."""
-        convs = PatchConvs(
-            self.n_filters,
-            4,
-            kernels=(15, 3, 3),
-            strides=(8, 1, 1),
-            paddings=(7, 1, 1),
-            filters_fast=True,
-        )
-        return PatchConvTokens(convs, patch_len, width, norm_over="patch")
+        return PatchConvTokens(labram_convs(self.n_filters), patch_len, width, norm_over="patch")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -183,11 +175,6 @@ class VqnspCoder(VqnspEncoder, Coder):
         self.decoder = config.stack(config.decoder_depth)
         self.to_amplitude = bottleneck(config.inner, n_bins)
         self.to_phase = bottleneck(config.inner, n_bins)
-
-    @property
-    def n_levels(self) -> int:
-        """One."""
-        return 1
 
     @property
     def n_codes(self) -> int:

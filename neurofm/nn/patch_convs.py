@@ -146,6 +146,18 @@ def as_maps(weight: Tensor, n_samples: int, stride: int, padding: int) -> Tensor
     return maps.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def labram_convs(n_filters: int, n_groups: int = 4) -> PatchConvs:
+    """Return LaBraM's: steps of 8 samples that see 15, and twice a look at their neighbours."""
+    return PatchConvs(
+        n_filters,
+        n_groups,
+        kernels=(15, 3, 3),
+        strides=(8, 1, 1),
+        paddings=(7, 1, 1),
+        filters_fast=True,
+    )
+
+
 def group_norm_over_window(x: Tensor, norm: nn.GroupNorm, here: Tensor | None) -> Tensor:
     """Normalise groups of filters by their mean and variance over all patches and steps.
 

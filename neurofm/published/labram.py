@@ -13,7 +13,7 @@ from neurofm.errors import ConfigError
 from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.norm import NormName
-from neurofm.nn.patch_convs import PatchConvs
+from neurofm.nn.patch_convs import PatchConvs, labram_convs
 
 N_GROUPS = 4
 N_NAMES = 129  # 128 electrode names, and one row before them for the class token
@@ -196,14 +196,7 @@ class LaBraM(nn.Module):
 
 
 def _patch_convs(n_filters: int, config: LaBraMConfig) -> PatchConvs:
-    convs = PatchConvs(
-        n_filters,
-        N_GROUPS,
-        kernels=(15, 3, 3),
-        strides=(8, 1, 1),
-        paddings=(7, 1, 1),
-        filters_fast=True,
-    )
+    convs = labram_convs(n_filters, N_GROUPS)
     if convs.n_features(config.patch_len) != config.width:
         raise ConfigError(
             f"LaBraM: {n_filters} filters give {convs.n_features(config.patch_len)} features of a "
