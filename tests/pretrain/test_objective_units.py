@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from batches import plain_batch
 
 from neurofm.contract import SignalContract
 from neurofm.embedding import witness
@@ -12,7 +13,6 @@ from neurofm.encoder import EncoderConfig
 from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.pretrain.masks import SpatialRadiusMaskConfig
-from neurofm.signals import Batch
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 BACKBONE = {"name": "transformer", "depth": 1, "n_heads": 2}
@@ -31,14 +31,11 @@ def make_encoder(**tokenizer):
 def make_batch(n_windows=4, n_channels=5, located=True):
     draw = torch.Generator().manual_seed(0)
     shape = (n_windows, n_channels)
-    present = torch.ones(shape, dtype=torch.bool)
-    return Batch(
-        signal=torch.randn(*shape, 128, generator=draw),
+    return plain_batch(
+        torch.randn(*shape, 128, generator=draw),
         position=0.1 * torch.randn(*shape, 3, generator=draw),
-        orientation=torch.zeros(*shape, 3), kind=torch.zeros(shape, dtype=torch.long),
-        located=torch.full_like(present, located), oriented=torch.zeros_like(present),
-        present=present, sfreq=64.0,
-    )  # fmt: skip
+        located=torch.full(shape, located),
+    )
 
 
 def generator(seed=0):
