@@ -21,7 +21,6 @@ import torch
 
 from neurofm.config import parse_config
 from neurofm.contract import SignalContract
-from neurofm.data.loader import training_loader
 from neurofm.encoder import EncoderConfig
 from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.run import PretrainConfig, _Data, _encoder
@@ -70,12 +69,9 @@ def train(config: PretrainConfig) -> tuple[list[float], float]:
     torch.manual_seed(0)
     objective = CodePredictionConfig().build(_encoder(config, data), data.contract)
     optimiser, _ = config.optim.build(objective, config.steps)
-    batches = training_loader(
-        config.loader, data.reader, data.plan, sfreq=200.0, first_step=0, last_step=config.steps
-    )
     losses, seconds = [], []
     begin = time.perf_counter()
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(data.loader(config, first_step=0)):
         optimiser.zero_grad()
         loss = objective(batch.to("cpu"), step_generator(0, step, "mask")).total
         loss.backward()
