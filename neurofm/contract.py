@@ -184,7 +184,7 @@ class SignalContract(Config):
 
 
 def thinned(signal: np.ndarray, most: int = 65_536) -> np.ndarray:
-    """Return a view of the samples at a regular stride: at least `most` of them, if as many.
+    """Return a view of samples (C, T) at a regular stride: at least `most` of them, if as many.
 
     Scales are measured on these: that is as exact, and as fast however long a recording is.
     """

@@ -164,7 +164,7 @@ class WindowNormed(Tokenizer):
     """A tokenizer whose content depends on which patches of the window are present."""
 
     def tokens(self, patches: Tensor, present: Tensor) -> Tensor:
-        """Map patches to content; padding has no say in the norms."""
+        """Map patches (B, C, P, L) to content (B, C, P, D); padding has no say in the norms."""
         return self.content(patches, present)
 
 

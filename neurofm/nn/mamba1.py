@@ -138,7 +138,7 @@ class Mamba1(nn.Module):
         return self.out_proj(y.transpose(1, 2)), MambaState(conv, scan)
 
     def project(self, x: Tensor, conv: Tensor | None) -> tuple[ScanInputs, Tensor]:
-        """Return what the scan gets, and the last inputs of the convolution."""
+        """Return what the scan gets of tokens (B, L, width), and the convolution's last inputs."""
         signal, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)
         signal, conv = self.conv1d.run(signal, conv)
         signal = F.silu(signal)

@@ -154,7 +154,7 @@ class Mamba2(nn.Module):
         return self.out_proj(torch.cat((inputs.beside, y), dim=-1)), MambaState(conv, scan)
 
     def project(self, x: Tensor, conv: Tensor | None) -> tuple[ScanInputs, Tensor]:
-        """Return what the scan gets, and the last inputs of the convolution."""
+        """Return what the scan gets of tokens (B, L, width), and the convolution's last inputs."""
         beside = self.inner - self.d_ssm
         sizes = (beside, beside, self.d_ssm, self.conv1d.in_channels, self.n_heads)
         gate, part, z, mixed, dt = self.in_proj(x).split(sizes, dim=-1)
