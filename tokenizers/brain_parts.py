@@ -38,6 +38,8 @@ class BrainPartsConfig(Config):
         D, heads of the cross-attentions, S.
     n_levels, n_codes : int
         Q, and codes of each level.
+    code_width : int, optional
+        Features of a code, to and from which tokens are mapped; by default as many as theirs.
     n_kinds : int
         Kinds of sensors.
     gradient : "rotation" or "straight_through"
@@ -53,7 +55,7 @@ class BrainPartsConfig(Config):
     """
 
     window_len: int = Field(default=512, ge=1)
-    n_filters: int = Field(default=32, ge=2, multiple_of=2)
+    n_filters: int = Field(default=32, ge=2)
     ratios: tuple[int, ...] = Field(default=(8, 4, 2), min_length=1)
     kernel: int = Field(default=5, ge=1)
     last_kernel: int = Field(default=5, ge=1)
@@ -62,6 +64,7 @@ class BrainPartsConfig(Config):
     n_sources: int = Field(default=16, ge=1)
     n_levels: int = Field(default=4, ge=1)
     n_codes: int = Field(default=512, ge=2)
+    code_width: int | None = Field(default=None, ge=1)
     n_kinds: int = Field(default=3, ge=1)
     gradient: Gradient = "rotation"
     revive_below: float = Field(default=2.0, ge=0)
@@ -142,6 +145,7 @@ class BrainEncoder(nn.Module):
             config.n_levels,
             config.n_codes,
             config.width,
+            code_width=config.code_width,
             revive_below=config.revive_below,
             gradient=config.gradient,
         )

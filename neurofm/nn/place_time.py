@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurofm.errors import ConfigError
+
 OFFSET, SPAN, STEP = 0.4, 1.8, 0.1  # metres, metres, and metres a patch
 
 
@@ -21,10 +23,21 @@ class PlaceTime(nn.Module):
     n_frequencies : int
         Waves an axis; every combination over the four axes is a pair of features, as far as the
         width reaches.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer combinations than the width has room for.
     """
 
     def __init__(self, width: int, n_frequencies: int):
         super().__init__()
+        if 2 * n_frequencies**4 < width:
+            raise ConfigError(
+                f"{n_frequencies} waves an axis are {2 * n_frequencies**4} features, and a place "
+                f"has {width}",
+                hint=f"choose at least {math.ceil((width / 2) ** 0.25)} waves",
+            )
         self.width = width
         self.n_frequencies = n_frequencies
         self.linear = nn.Linear(4, width, bias=False)

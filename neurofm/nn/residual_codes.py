@@ -15,7 +15,9 @@ class ResidualCodes(nn.Module):
     ----------
     n_levels, n_codes, width : int
         Q codebooks of K codes of D features.
-    decay, revive_below, commitment, gradient, kmeans
+    code_width : int, optional
+        Features of a code, if other than D: every level maps what is left to codes and back.
+    decay, revive_below, gradient, kmeans
         As in `Codebook`; gradients pass the sum of all levels at once.
     """
 
@@ -25,20 +27,23 @@ class ResidualCodes(nn.Module):
         n_codes: int,
         width: int,
         *,
+        code_width: int | None = None,
         decay: float = 0.99,
         revive_below: float = 2.0,
-        commitment: float = 0.25,
         gradient: Gradient = "rotation",
         kmeans: bool = True,
     ):
         super().__init__()
+        code_width = code_width or width
+        maps = n_levels if code_width != width else 0
+        self.map_in = nn.ModuleList(nn.Linear(width, code_width) for _ in range(maps))
+        self.map_out = nn.ModuleList(nn.Linear(code_width, width) for _ in range(maps))
         self.levels = nn.ModuleList(
             Codebook(
                 n_codes,
-                width,
+                code_width,
                 decay=decay,
                 revive_below=revive_below,
-                commitment=commitment,
                 gradient=gradient,
                 kmeans=kmeans,
             )
@@ -49,10 +54,11 @@ class ResidualCodes(nn.Module):
         """Quantise tokens (..., D); codes are (..., Q), the loss is the mean over levels."""
         left, content = x, torch.zeros_like(x)
         codes, losses = [], []
-        for level in self.levels:
-            found = level(left, present)
-            content = content + found.content
-            left = left - found.content.detach()
+        for i, level in enumerate(self.levels):
+            found = level(self.map_in[i](left) if self.map_in else left, present)
+            vectors = self._mapped(i, found.content)
+            content = content + vectors
+            left = left - vectors.detach()
             codes.append(found.codes)
             losses.append(found.loss)
         return Quantised(
@@ -62,7 +68,11 @@ class ResidualCodes(nn.Module):
     def lookup(self, codes: Tensor) -> Tensor:
         """Return the sum of the vectors of codes, (..., Q) to (..., D)."""
         first, *others = (level for level in self.levels if isinstance(level, Codebook))
-        content = first.lookup(codes[..., 0])
+        content = self._mapped(0, first.lookup(codes[..., 0]))
         for i, level in enumerate(others, 1):  # in the order of `forward`, to the last bit
-            content = content + level.lookup(codes[..., i])
+            content = content + self._mapped(i, level.lookup(codes[..., i]))
         return content
+
+    def _mapped(self, level: int, vectors: Tensor) -> Tensor:
+        """Return vectors of a level's codes as vectors of tokens."""
+        return self.map_out[level](vectors) if self.map_out else vectors

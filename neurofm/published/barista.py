@@ -13,7 +13,14 @@ from neurofm.backbones.transformer import TransformerConfig
 from neurofm.config import Config
 from neurofm.errors import ConfigError, SignalError
 from neurofm.nn.dilated_convs import DilatedConvs
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    rename,
+    section,
+)
 from neurofm.signals import Grid
 
 # rows of the tables: left, inferior and posterior coordinates; parcels; lobes. Row 0 of the
@@ -138,74 +145,84 @@ class BaRISTA(nn.Module):
 # From the original
 
 
+MODEL = "BaRISTA"
+ACTIVATIONS = {"gelu": "geglu", "silu": "swiglu"}
+
+
 def from_constructor(constructor: Mapping[str, Any]) -> BaRISTAConfig:
     """Return our config from the original's arguments.
 
     Raises
     ------
     ConfigError
-        If an argument is unknown or asks for what the original's weights do not hold.
+        If an argument is unknown or asks for what the original's weights do not hold, or those of
+        a part are lacking.
     """
-    top = constructor_values(
-        constructor,
-        {
-            "backbone": "backbone",
-            "tokenizer": "tokenizer",
-            "sessions": "sessions",
-            "downstream_outputs": "n_out",
-        },
-        model="BaRISTA",
-    )
+    parts = dict.fromkeys(("backbone", "tokenizer", "sessions"))
+    names = {**parts, "downstream_outputs": "n_out"}
+    top = constructor_values(constructor, names, model=MODEL)
+    given = section(constructor, "tokenizer", model=MODEL)
+    length = given.get("temporal_subsegment_len")
     tokenizer = constructor_values(
-        top["tokenizer"],
+        given,
         {
-            "temporal_encoder": "convs",
             "temporal_subsegment_len": "patch_len",
-            "temporal_subsegment_step": None,
             "samp_frequency": "sfreq",
             "num_seconds": "n_s",
             "d_hidden": "width",
-            "add_spatial_encoding": None,
             "spatial_grouping": "tables",
-            "embedding_max_dim": None,
+            "temporal_encoder": None,
             "embedding_init_scale": None,
         },
-        model="BaRISTA",
+        model=f"{MODEL} tokenizer",
+        only={
+            "temporal_subsegment_step": length,
+            "add_spatial_encoding": True,
+            "embedding_max_dim": None,
+        },
     )
-    n_patches = tokenizer.pop("sfreq") * tokenizer.pop("n_s") // tokenizer["patch_len"]
-    convs = tokenizer.pop("convs")
-    n_out = top["n_out"] or 0
-    n_tokens = n_patches * top["sessions"][0]["channels"] if n_out else 0
-    return BaRISTAConfig(
-        **tokenizer,
-        conv_depth=convs["depth"],
-        n_filters=convs["hidden_dims"],
-        kernel=convs["kernel_size"],
-        backbone=_backbone(top["backbone"]),
-        n_tokens=n_tokens,
-        n_out=n_out,
+    convs = constructor_values(
+        section(given, "temporal_encoder", model=f"{MODEL} tokenizer"),
+        {
+            "depth": "conv_depth",
+            "hidden_dims": "n_filters",
+            "kernel_size": "kernel",
+            "enable_checkpointing": None,
+        },
+        model=f"{MODEL} temporal_encoder",
+        only={"input_dims": 1, "output_dims": 1, "stride": 1},
     )
+    sfreq, n_s = tokenizer.pop("sfreq", 0), tokenizer.pop("n_s", 0)
+    values = {**tokenizer, **convs, "n_out": top.get("n_out") or 0}
+    if values["n_out"]:
+        first: Mapping[str, Any] = next(iter(constructor.get("sessions") or ()), {})
+        n_patches = int(sfreq * n_s) // int(length or 1)
+        values["n_tokens"] = n_patches * first.get("channels", 0)
+    backbone = section(constructor, "backbone", model=MODEL)
+    values["backbone"] = _backbone(backbone, values.get("width"))
+    return config_of(BaRISTAConfig, values, model=MODEL)
 
 
-def _backbone(constructor: Mapping[str, Any]) -> TransformerConfig:
+def _backbone(constructor: Mapping[str, Any], width: int | None) -> TransformerConfig:
     names = {
         "num_layers": "depth",
         "num_heads": "n_heads",
         "mlp_ratio": "mlp_ratio",
         "norm_eps": "norm_eps",
-        "d_hidden": None,
-        "d_input": None,
-        "d_out": None,
-        "norm": "norm",
         "activation": "activation",
         "max_position": None,
         "dropout": "dropout",
     }
-    values = constructor_values(constructor, names, model="BaRISTA")
-    if values.pop("norm") != "rmsnorm":
-        raise ConfigError("BaRISTA: only norm = 'rmsnorm' has a counterpart here")
-    values["activation"] = {"gelu": "geglu", "silu": "swiglu"}[values["activation"]]
-    return TransformerConfig(**values, attention="full", norm="rms", rotary_base=10_000.0)
+    values = constructor_values(
+        constructor,
+        names,
+        model=f"{MODEL} backbone",
+        only={"norm": "rmsnorm", **dict.fromkeys(("d_hidden", "d_input", "d_out"), width)},
+    )
+    bend = str(values.get("activation"))
+    values["activation"] = ACTIVATIONS.get(bend, bend)
+    values |= {"attention": "full", "norm": "rms", "rotary_base": 10_000.0}
+    return config_of(TransformerConfig, values, model=f"{MODEL} backbone")
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -236,8 +253,10 @@ def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in [n for n in found if n.startswith("convs.") and n.endswith("weight")]:
         found[name] = found[name].squeeze(2)  # kernels of height one
     for name in [n for n in found if ".feedforward.up." in n]:
-        gate = found.pop(name.replace(".up.", ".gate."))
-        found[name.replace(".up.", ".widen.")] = torch.cat((found.pop(name), gate))
+        gate = name.replace(".up.", ".gate.")
+        if gate in found:  # or else it is refused as it is named
+            joined = torch.cat((found.pop(name), found.pop(gate)))
+            found[name.replace(".up.", ".widen.")] = joined
     return found
 
 

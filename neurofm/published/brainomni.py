@@ -15,7 +15,7 @@ from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.codebook import Quantised
 from neurofm.nn.rotary import Rotary
 from neurofm.published import braintokenizer
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
 from neurofm.tokenizers.brain_parts import BrainPartsConfig, cut
 
 EPS = 1e-6
@@ -156,7 +156,13 @@ def hide(tokens: Tensor, where: Tensor, instead: Tensor, mask_token: Tensor) -> 
 
 
 def from_constructor(constructor: Mapping[str, Any]) -> BrainOmniConfig:
-    """Return our config from the original's arguments."""
+    """Return our config from the original's arguments.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown, or has a value without a counterpart here.
+    """
     ours = {
         "overlap_ratio": "overlap",
         "lm_dim": "width",
@@ -171,7 +177,9 @@ def from_constructor(constructor: Mapping[str, Any]) -> BrainOmniConfig:
         {k: v for k, v in constructor.items() if k in ours}, ours, model="BrainOmni"
     )
     values["tokenizer"] = braintokenizer.from_constructor(tokenizer)
-    return BrainOmniConfig.model_validate(values)
+    if "n_heads" in values:
+        values["n_heads"] -= values["n_heads"] % 2  # half of an odd number is rounded down there
+    return config_of(BrainOmniConfig, values, model="BrainOmni")
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
 from neurofm.tokenizers.brain_parts import BrainPartsConfig
 
 N_KINDS = 3  # EEG 0, magnetometer 1, gradiometer 2, as in the code; the paper swaps the last two
@@ -24,21 +24,21 @@ NAMES = {
     "codebook_size": "n_codes",
     "num_quantizers": "n_levels",
     "rotation_trick": "gradient",
-    "codebook_dim": None,  # equal to n_dim in every published model
+    "codebook_dim": "code_width",
     "dropout": None,
-    "quantize_optimize_method": None,
     "mask_ratio": None,
     "noise_std": None,
 }
+ONLY = {"quantize_optimize_method": "ema"}
 
 
 def from_constructor(constructor: Mapping[str, Any]) -> BrainPartsConfig:
     """Return our config from the original's arguments."""
-    values = constructor_values(constructor, NAMES, model="BrainTokenizer")
+    values = constructor_values(constructor, NAMES, model="BrainTokenizer", only=ONLY)
     if "gradient" in values:
         values["gradient"] = "rotation" if values["gradient"] else "straight_through"
-    values["ratios"] = tuple(values["ratios"])
-    return BrainPartsConfig.model_validate({**values, "n_kinds": N_KINDS, "unknown": False})
+    values |= {"n_kinds": N_KINDS, "unknown": False}
+    return config_of(BrainPartsConfig, values, model="BrainTokenizer")
 
 
 def rules(ours: str = "", theirs: str = "", n_ratios: int = 3) -> list[Rule]:
@@ -73,6 +73,7 @@ def rules(ours: str = "", theirs: str = "", n_ratios: int = 3) -> list[Rule]:
         (r"encoder\.backwardsolution\.proj\.(\w+)", r"to_sources.project_out.\1"),
         (r"decoder\.forwardsolution\.kv\.(\w+)", r"to_sensors.key_value.\1"),
         (r"decoder\.forwardsolution\.proj\.(\w+)", r"to_sensors.project_out.\1"),
+        (r"quantizer\.rvq\.layers\.(\d+)\.project_(in|out)\.(\w+)", r"codes.map_\2.\1.\3"),
         (r"quantizer\.rvq\.layers\.(\d+)\._codebook\.embed", r"codes.levels.\1.vectors"),
         (r"quantizer\.rvq\.layers\.(\d+)\._codebook\.embed_avg", r"codes.levels.\1.total"),
         (r"quantizer\.rvq\.layers\.(\d+)\._codebook\.cluster_size", r"codes.levels.\1.count"),

@@ -14,7 +14,7 @@ from neurofm.errors import ConfigError
 from neurofm.nn.block import Block
 from neurofm.nn.patch_convs import PatchConvs
 from neurofm.nn.polar import magnitude
-from neurofm.published.entry import Published, constructor_values, rename
+from neurofm.published.entry import Published, config_of, constructor_values, rename
 
 N_FILTERS, N_GROUPS = 25, 5
 PLACE_KERNEL = (19, 7)  # channels, patches
@@ -141,7 +141,9 @@ def from_constructor(constructor: Mapping[str, Any]) -> CBraModConfig:
         "n_layer": "depth",
         "nhead": "n_heads",
     }
-    return CBraModConfig.model_validate(constructor_values(constructor, names, model="CBraMod"))
+    values = constructor_values(constructor, names, model="CBraMod", defaults={"nhead": 8})
+    values["n_heads"] -= values["n_heads"] % 2  # half of an odd number is rounded down there
+    return config_of(CBraModConfig, values, model="CBraMod")
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurofm.errors import ConfigError
 from neurofm.published.duin import DuINConfig, StackConfig
-from neurofm.published.entry import Rule, constructor_values
+from neurofm.published.entry import Rule, config_of, constructor_values, section
+
+MODEL = "Du-IN"
 
 # what the original could also be told to do, and no published weights were made with
 _ONLY: dict[str, dict[str, Any]] = {
@@ -37,20 +38,14 @@ def part_values(
     Raises
     ------
     ConfigError
-        If an argument is unknown, or asks for what Du-IN's weights never had.
+        If the part is lacking, an argument is unknown, or it asks for what Du-IN's weights never
+        had.
     """
-    given = constructor[part]
-    only = dict(_ONLY.get(part, {}))
-    for name, value in _EVERY_LAYER.get(part, {}).items():
-        only[name] = [value] * len(given.get(name, ()))
-    for name, value in only.items():
-        if given.get(name, value) != value:
-            raise ConfigError(
-                f"Du-IN {part}: {name} = {given[name]!r} has no counterpart here",
-                hint=f"every published Du-IN has {name} = {value!r}",
-            )
-    known = {**dict.fromkeys(only), **names}
-    return constructor_values(given, known, model=f"Du-IN {part}")
+    given = section(constructor, part, model=MODEL)
+    n_layers = len(given.get("n_filters", ()))
+    each = {name: [value] * n_layers for name, value in _EVERY_LAYER.get(part, {}).items()}
+    only = {**_ONLY.get(part, {}), **each}
+    return constructor_values(given, names, model=f"{MODEL} {part}", only=only)
 
 
 def layers(prefix: str = "") -> dict[str, str]:
@@ -69,7 +64,8 @@ def stack_from(constructor: Mapping[str, Any], part: str) -> StackConfig:
         "d_ff": "hidden",
         **dict.fromkeys(("emb_len", "attn_dropout", "proj_dropout", "ff_dropout")),
     }
-    return StackConfig.model_validate(part_values(constructor, part, names))
+    values = part_values(constructor, part, names)
+    return config_of(StackConfig, values, model=f"{MODEL} {part}")
 
 
 def trunk_from(constructor: Mapping[str, Any]) -> DuINConfig:
@@ -82,7 +78,8 @@ def trunk_from(constructor: Mapping[str, Any]) -> DuINConfig:
         **dict.fromkeys(("grad_scale", "d_neural", "d_model", "token_len")),
     }
     values |= part_values(constructor, "tokenizer", tokenizer)
-    return DuINConfig.model_validate({**values, "encoder": stack_from(constructor, "encoder")})
+    values["encoder"] = stack_from(constructor, "encoder")
+    return config_of(DuINConfig, values, model=MODEL)
 
 
 def check_arguments(constructor: Mapping[str, Any]) -> None:
@@ -90,7 +87,7 @@ def check_arguments(constructor: Mapping[str, Any]) -> None:
     sizes = ("n_subjects", "n_channels", "seq_len", "seg_len", "n_labels", "mask_ratio")
     scales = ("cls_loss_scale", "contra_loss_scale", "rgs_loss_scale", "vq_loss_scale")
     known = dict.fromkeys((*sizes, *scales, *_PARTS))
-    constructor_values(constructor, known, model="Du-IN")
+    constructor_values(constructor, known, model=MODEL)
 
 
 UNUSED = {
@@ -110,6 +107,16 @@ def stack_rules(theirs: str, ours: str) -> list[Rule]:
         (block + r"norm_ffn\.(\w+)", to + r"norm_feedforward.\2"),
         (block + r"ffn\.fc1\.0\.(\w+)", to + r"feedforward.widen.\2"),
         (block + r"ffn\.fc2\.0\.(\w+)", to + r"feedforward.narrow.\2"),
+    ]
+
+
+def head_rules(original: Mapping[str, Tensor]) -> list[Rule]:
+    """Return the rules for a head, whose layers count what flattens and drops among them."""
+    at = r"cls_block\.cls_head\.(\d+)\.0\.weight"
+    numbers = sorted(int(match[1]) for match in (re.fullmatch(at, n) for n in original) if match)
+    return [
+        (rf"cls_block\.cls_head\.{number}\.0\.(\w+)", rf"head.layers.{i}.\1")
+        for i, number in enumerate(numbers)
     ]
 
 

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from neurofm.config import Config
 from neurofm.published.duin import DuINConfig, Perceptron
 from neurofm.published.duin_original import (
+    MODEL,
     UNUSED,
     check_arguments,
+    head_rules,
     join,
     part_values,
     trunk_from,
     trunk_rules,
 )
-from neurofm.published.entry import Published, Rule, rename
+from neurofm.published.entry import Published, Rule, config_of, rename
 
 LOG_SHARPNESS = 2.0  # of the contrast; a constant in the original
 
@@ -177,7 +179,7 @@ def masked_from_constructor(constructor: Mapping[str, Any]) -> MaskedDuINConfig:
     check_arguments(constructor)
     names = {**_HEAD, "d_hidden": "head_hidden", "n_tokens": "n_codes"}
     values = part_values(constructor, "cls", names)
-    return MaskedDuINConfig.model_validate({**values, "encoder": trunk_from(constructor)})
+    return config_of(MaskedDuINConfig, {**values, "encoder": trunk_from(constructor)}, model=MODEL)
 
 
 def classifier_from_constructor(constructor: Mapping[str, Any]) -> DuINClassifierConfig:
@@ -189,15 +191,19 @@ def classifier_from_constructor(constructor: Mapping[str, Any]) -> DuINClassifie
         If an argument is unknown, or the contrast is another than of labels.
     """
     check_arguments(constructor)
-    names = {**_HEAD, "d_hidden": "head_hidden", "n_labels": "n_classes"}
+    names = {
+        **_HEAD,
+        "d_hidden": "head_hidden",
+        "n_labels": "n_classes",
+        "d_feature": "n_features",
+    }
     values = part_values(constructor, "cls", names)
     contrast = {"d_model": None, "d_contra": "contrast_width"}
     values |= part_values(constructor, "contra", contrast)
     encoder = trunk_from(constructor)
-    n_patches = constructor["cls"]["d_feature"] // encoder.encoder.width
-    return DuINClassifierConfig.model_validate(
-        {**values, "encoder": encoder, "n_patches": n_patches}
-    )
+    n_patches = values.pop("n_features", 0) // encoder.encoder.width
+    values |= {"encoder": encoder, "n_patches": n_patches}
+    return config_of(DuINClassifierConfig, values, model=MODEL)
 
 
 def masked_weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -205,7 +211,7 @@ def masked_weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules: list[Rule] = [
         *trunk_rules(),
         ("mask_emb", "mask_token"),
-        (r"cls_block\.cls_head\.(\d+)\.0\.(\w+)", r"head.layers.\1.\2"),
+        *head_rules(original),
     ]
     return join(rename(original, rules, unused=UNUSED))
 
@@ -221,11 +227,8 @@ def classifier_weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         *trunk_rules(),
         (r"contra_block\.proj_z\.0\.(\w+)", r"to_contrast.\1"),
         (r"contra_block\.t", "log_sharpness"),
+        *head_rules(original),
     ]
-    # before the first linear map the original's head flattens, which it counts as a layer
-    n_layers = sum(name.startswith("cls_block.cls_head.") for name in original)
-    for i in range(n_layers):
-        rules.append((rf"cls_block\.cls_head\.{i + 1}\.0\.(\w+)", rf"head.layers.{i}.\1"))
     return join(rename(original, rules, unused=unused))
 
 

@@ -15,6 +15,7 @@ from neurofm.nn.step_convs import TransposedStepConvs
 from neurofm.nn.subject_map import SubjectMap
 from neurofm.published.duin import DuINConfig, StackConfig
 from neurofm.published.duin_original import (
+    MODEL,
     UNUSED,
     check_arguments,
     join,
@@ -26,7 +27,7 @@ from neurofm.published.duin_original import (
     trunk_from,
     trunk_rules,
 )
-from neurofm.published.entry import Published, Rule, rename
+from neurofm.published.entry import Published, Rule, config_of, rename
 
 
 class DuINTokenizerConfig(Config):
@@ -180,7 +181,7 @@ def from_constructor(constructor: Mapping[str, Any]) -> DuINTokenizerConfig:
     for theirs, ours in (("rgs", "reconstruction_weight"), ("vq", "commitment_weight")):
         values[ours] = constructor.get(f"{theirs}_loss_scale", 1.0)
     parts = {"encoder": trunk_from(constructor), "decoder": stack_from(constructor, "decoder")}
-    return DuINTokenizerConfig.model_validate({**values, **parts})
+    return config_of(DuINTokenizerConfig, {**values, **parts}, model=MODEL)
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

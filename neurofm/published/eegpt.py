@@ -15,7 +15,15 @@ from neurofm.errors import ConfigError
 from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.rotary import Rotary
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    norm_eps,
+    rename,
+    section,
+)
 
 N_NAMES = 62  # electrodes of the published table
 EPS = 1e-6
@@ -40,6 +48,8 @@ class EEGPTConfig(Config):
         Hidden features of feed-forward layers, as a multiple of the width.
     qkv_bias : bool
         Whether queries, keys and values have offsets.
+    norm_eps : float
+        Added to the variance by every learned norm.
     """
 
     patch_len: int = Field(default=64, ge=1)
@@ -55,6 +65,7 @@ class EEGPTConfig(Config):
     reconstructor_heads: int = Field(default=8, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
     qkv_bias: bool = True
+    norm_eps: float = Field(default=EPS, gt=0)
 
     def build(self) -> EEGPT:
         """Build the model with fresh weights."""
@@ -62,7 +73,7 @@ class EEGPTConfig(Config):
 
     def blocks(self, width: int, depth: int, n_heads: int) -> nn.ModuleList:
         """Return a stack of blocks."""
-        style = BlockStyle(norm_eps=EPS, attention=AttentionStyle(bias=self.qkv_bias))
+        style = BlockStyle(norm_eps=self.norm_eps, attention=AttentionStyle(bias=self.qkv_bias))
         hidden = int(width * self.mlp_ratio)
         return nn.ModuleList(
             Block(width, n_heads, attention="full", hidden=hidden, style=style)
@@ -90,7 +101,7 @@ class EEGPTEncoder(nn.Module):
         self.names = nn.Embedding(N_NAMES, config.width)
         self.summary = nn.Parameter(0.02 * torch.randn(config.n_summary, config.width))
         self.blocks = config.blocks(config.width, config.depth, config.n_heads)
-        self.norm = nn.LayerNorm(config.width, eps=EPS)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def embed(self, patches: Tensor) -> Tensor:
         """Map patches (B, P, C, patch_len) to tokens (B, P, C, D) without place."""
@@ -145,7 +156,7 @@ class EEGPTPredictor(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(config.n_summary, width))
         self.blocks = config.blocks(width, config.predictor_depth, config.predictor_heads)
         self.rotary = _half_turned(width, config.predictor_heads)
-        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.project_out = nn.Linear(width, config.width)
 
     def forward(self, summary: Tensor, times: Tensor, n_patches: int) -> Tensor:
@@ -192,7 +203,7 @@ class EEGPTReconstructor(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.blocks = config.blocks(width, config.reconstructor_depth, config.reconstructor_heads)
         self.rotary = _half_turned(width, config.reconstructor_heads)
-        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.project_out = nn.Linear(width, config.patch_len)
 
     def forward(self, summary: Tensor, names: Tensor, hidden: Tensor) -> Tensor:
@@ -285,33 +296,42 @@ def combine(seen: Tensor, predicted: Tensor, times: Tensor) -> Tensor:
 
 
 def from_constructor(constructor: Mapping[str, Any]) -> EEGPTConfig:
-    """Return our config from the original's arguments."""
-    names = {
-        "img_size": None,
-        "patch_size": "patch_len",
-        "encoder": "encoder",
-        "predictor": "predictor",
-        "reconstructor": "reconstructor",
-        "mlp_ratio": "mlp_ratio",
-        "qkv_bias": "qkv_bias",
-        "norm_layer": None,
-    }
-    values = constructor_values(constructor, names, model="EEGPT")
-    encoder = {"embed_dim": "width", "embed_num": "n_summary", "depth": "depth"}
+    """Return our config from the original's arguments.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown or has no counterpart here, or those of a part are lacking.
+    """
+    model = "EEGPT"
+    parts = ("encoder", "predictor", "reconstructor")
+    names = {"patch_size": "patch_len", "mlp_ratio": "mlp_ratio", "qkv_bias": "qkv_bias"}
+    known = {**names, **dict.fromkeys((*parts, "img_size", "norm_layer"))}
+    values = constructor_values(constructor, known, model=model)
+    values["norm_eps"] = norm_eps(constructor.get("norm_layer"), model=model)
+    sizes = {"embed_dim": "width", "embed_num": "n_summary", "depth": "depth"}
     values |= constructor_values(
-        values.pop("encoder"), {**encoder, "num_heads": "n_heads"}, model="EEGPT encoder"
+        section(constructor, "encoder", model=model),
+        {**sizes, "num_heads": "n_heads"},
+        model=f"{model} encoder",
+        defaults={"embed_dim": 768, "embed_num": 1, "depth": 12, "num_heads": 12},
     )
-    for part in ("predictor", "reconstructor"):
+    for part in parts[1:]:
         ours = {
             "embed_dim": None,
             "embed_num": None,
             f"{part}_embed_dim": f"{part}_width",
             "depth": f"{part}_depth",
             "num_heads": f"{part}_heads",
-            "use_part_pred": None,
         }
-        values |= constructor_values(values.pop(part), ours, model=f"EEGPT {part}")
-    return EEGPTConfig.model_validate(values)
+        values |= constructor_values(
+            section(constructor, part, model=model),
+            ours,
+            model=f"{model} {part}",
+            defaults={f"{part}_embed_dim": 384, "depth": 6, "num_heads": 12},
+            only={"use_part_pred": True} if part == "predictor" else {},
+        )
+    return config_of(EEGPTConfig, values, model=model)
 
 
 def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

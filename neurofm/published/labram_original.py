@@ -131,10 +131,10 @@ def reshape(found: dict[str, Tensor]) -> dict[str, Tensor]:
         elif ".convs." in f".{name}" and value.ndim == 4:
             # kernels of height one; a 1 x 1 convolution is a linear map
             out[name] = value.flatten(1) if value.shape[-1] == 1 else value.squeeze(2)
-        elif last == "q_bias":
-            joined = (value, torch.zeros_like(value), found[name[: -len("q_bias")] + "v_bias"])
-            out[name[: -len("q_bias")] + "project_in.bias"] = torch.cat(joined)
-        elif last != "v_bias":
+        elif last == "v_bias" and (q_bias := name.replace("v_bias", "q_bias")) in found:
+            joined = (found[q_bias], torch.zeros_like(value), value)
+            out[name.replace("v_bias", "project_in.bias")] = torch.cat(joined)
+        elif last != "q_bias":
             out[name] = value
     return out
 

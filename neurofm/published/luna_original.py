@@ -7,12 +7,28 @@ from typing import Any
 
 from torch import Tensor
 
-from neurofm.published.entry import Published, Rule, constructor_values, rename
+from neurofm.errors import ConfigError
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    norm_eps,
+    rename,
+)
 from neurofm.published.luna import LUNAConfig
+
+EPS = 1e-5
 
 
 def from_constructor(constructor: Mapping[str, Any]) -> LUNAConfig:
-    """Return our config from the original's arguments."""
+    """Return our config from the original's arguments.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown, or has a value without a counterpart here.
+    """
     names = {
         "patch_size": "patch_len",
         "num_queries": "n_queries",
@@ -24,7 +40,13 @@ def from_constructor(constructor: Mapping[str, Any]) -> LUNAConfig:
         "norm_layer": None,
         "drop_path": None,
     }
-    return LUNAConfig.model_validate(constructor_values(constructor, names, model="LUNA"))
+    norm = constructor.get("norm_layer")
+    if norm_eps(norm, model="LUNA") != EPS:
+        raise ConfigError(
+            f"LUNA: norm_layer = {norm!r} has no counterpart here",
+            hint=f"every norm adds {EPS:g}, which LayerNorm does by default",
+        )
+    return config_of(LUNAConfig, constructor_values(constructor, names, model="LUNA"), model="LUNA")
 
 
 def _attention(theirs: str, ours: str) -> list[Rule]:

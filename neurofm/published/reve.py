@@ -15,7 +15,14 @@ from neurofm.nn.attention import AttentionStyle
 from neurofm.nn.block import Block, BlockStyle
 from neurofm.nn.feedforward import ActivationName
 from neurofm.nn.place_time import PlaceTime
-from neurofm.published.entry import Published, Rule, config_of, constructor_values, rename
+from neurofm.published.entry import (
+    Published,
+    Rule,
+    config_of,
+    constructor_values,
+    rename,
+    section,
+)
 
 EPS = 1e-6
 
@@ -35,6 +42,8 @@ class REVEConfig(Config):
         Whether the feed-forward layer is gated.
     n_frequencies : int
         Waves an axis of the places.
+    pools : bool
+        Whether there is a query for `REVE.pool`.
     """
 
     patch_len: int = Field(default=200, ge=1)
@@ -46,6 +55,7 @@ class REVEConfig(Config):
     mlp_ratio: float = Field(default=2.66, gt=0)
     gated: bool = True
     n_frequencies: int = Field(default=4, ge=1)
+    pools: bool = True
 
     def build(self) -> REVE:
         """Build the encoder with fresh weights."""
@@ -83,7 +93,7 @@ class REVE(nn.Module):
         self.project = nn.Linear(config.patch_len, config.width)
         self.place = PlaceTime(config.width, config.n_frequencies)
         self.blocks = config.blocks()
-        self.query = nn.Parameter(torch.randn(config.width))
+        self.query = nn.Parameter(torch.randn(config.width)) if config.pools else None
 
     def patches(self, signal: Tensor) -> Tensor:
         """Cut signals (B, C, T) into patches (B, C, P, L); a tail that fills none is left out.
@@ -129,7 +139,15 @@ class REVE(nn.Module):
         return self.encode(content + place)[-1].unflatten(1, (signal.shape[1], -1))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Return the mean of tokens (B, N, D) weighted by a learned query, (B, D)."""
+        """Return the mean of tokens (B, N, D) weighted by a learned query, (B, D).
+
+        Raises
+        ------
+        ConfigError
+            If the model was built without a query.
+        """
+        if self.query is None:
+            raise ConfigError("REVE: built without a query to pool by", hint="set pools to true")
         score = tokens @ self.query / tokens.shape[-1] ** 0.5
         return (score.softmax(-1)[..., None] * tokens).sum(1)
 
@@ -148,9 +166,9 @@ class REVEPretrainingConfig(Config):
     Parameters
     ----------
     encoder, decoder : REVEConfig
-        Equally wide; of the decoder only the blocks count.
+        Of the decoder only the blocks count.
     pooled_weight : float
-        Of the loss of patches predicted from the pooled token; 0 leaves it out.
+        Of the loss of patches predicted from the pooled token, where the encoder pools.
     """
 
     encoder: REVEConfig
@@ -163,9 +181,9 @@ class REVEPretrainingConfig(Config):
         Raises
         ------
         ConfigError
-            If encoder and decoder differ in width.
+            If encoder and decoder differ in width, and there is a pooled token.
         """
-        if self.encoder.width != self.decoder.width:
+        if self.encoder.pools and self.encoder.width != self.decoder.width:
             raise ConfigError(
                 f"REVE: the encoder is {self.encoder.width} wide and the decoder "
                 f"{self.decoder.width}",
@@ -186,13 +204,18 @@ class REVEPretraining(nn.Module):
     def __init__(self, config: REVEPretrainingConfig):
         super().__init__()
         width, length = config.encoder.width, config.encoder.patch_len
+        inner = config.decoder.width
         self.config = config
         self.encoder = config.encoder.build()
         self.blocks = config.decoder.blocks()
-        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-        self.to_patch = nn.Linear(width, length)
-        self.widen = nn.Linear(width, 4 * width, bias=False)
-        self.narrow = nn.Linear(4 * width, length)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(inner))
+        self.to_decoder = self.place_to_decoder = self.widen = self.narrow = None
+        if inner != width:
+            self.to_decoder, self.place_to_decoder = (nn.Linear(width, inner) for _ in range(2))
+        self.to_patch = nn.Linear(inner, length)
+        if config.encoder.pools:
+            self.widen = nn.Linear(width, 4 * width, bias=False)
+            self.narrow = nn.Linear(4 * width, length)
 
     def decoder_input(
         self, encoded: Tensor, place: Tensor, visible: Tensor, masked: Tensor
@@ -208,6 +231,8 @@ class REVEPretraining(nn.Module):
         visible, masked : Tensor of int, shapes (B, n_visible), (B, n_masked)
             Which tokens these are.
         """
+        if self.to_decoder is not None and self.place_to_decoder is not None:
+            encoded, place = self.to_decoder(encoded), self.place_to_decoder(place)
         x = torch.empty_like(place)
         x.scatter_(1, visible[..., None].expand_as(encoded), encoded)
         mask = self.mask_token.expand(*masked.shape, -1)
@@ -219,7 +244,17 @@ class REVEPretraining(nn.Module):
         return self.to_patch(take(tokens, masked))
 
     def from_pooled(self, pooled: Tensor, place: Tensor, masked: Tensor) -> Tensor:
-        """Predict masked patches (B, n_masked, L) from one vector a window (B, D)."""
+        """Predict masked patches (B, n_masked, L) from one vector a window (B, D).
+
+        Raises
+        ------
+        ConfigError
+            If the model was built without a pooled token.
+        """
+        if self.widen is None or self.narrow is None:
+            raise ConfigError(
+                "REVE: built without a pooled token", hint="set encoder.pools to true"
+            )
         x = pooled[:, None] + take(place, masked)
         return self.narrow(self.widen(x).relu())
 
@@ -253,18 +288,16 @@ def encoder_config(constructor: Mapping[str, Any]) -> REVEConfig:
 def pretraining_config(constructor: Mapping[str, Any]) -> REVEPretrainingConfig:
     """Return our config of the masked auto-encoder from the original's arguments."""
     names = {
-        "encoder": "encoder",
-        "decoder": "decoder",
-        "masking_ratio": None,
-        "token_avg": "pooled",
+        "token_avg": "pools",
         "token_avg_lambda": "pooled_weight",
+        **dict.fromkeys(("encoder", "decoder", "masking_ratio")),
     }
     values = constructor_values(constructor, names, model="REVE")
-    if not values.pop("pooled", True):
-        values["pooled_weight"] = 0.0
+    pools = values.pop("pools", True)
     for part in ("encoder", "decoder"):
-        values[part] = encoder_config(values[part])
-    return REVEPretrainingConfig.model_validate(values)
+        values[part] = encoder_config(section(constructor, part, model="REVE"))
+    values["encoder"] = values["encoder"].model_copy(update={"pools": pools})
+    return config_of(REVEPretrainingConfig, values, model="REVE")
 
 
 def block_rules(theirs: str, ours: str) -> list[Rule]:
@@ -308,6 +341,8 @@ def pretraining_weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         *encoder_rules(r"encoder\.", "encoder."),
         *block_rules(r"decoder\.", ""),
         ("mask_token", "mask_token"),
+        (r"enc_to_dec\.(\w+)", r"to_decoder.\1"),
+        (r"pos_enc_to_dec\.(\w+)", r"place_to_decoder.\1"),
         (r"to_pixels\.(\w+)", r"to_patch.\1"),
         (r"cls_to_pixels\.0\.weight", "widen.weight"),
         (r"cls_to_pixels\.2\.(\w+)", r"narrow.\1"),

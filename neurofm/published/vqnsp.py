@@ -193,7 +193,8 @@ def weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ]
     unused = {r"quantize\.embedding\.cluster_size": "kept by the original and never read"}
     found = reshape(rename(original, rules, unused=unused))
-    found["codebook.started"] = found["codebook.started"].bool().squeeze()
+    if "codebook.started" in found:
+        found["codebook.started"] = found["codebook.started"].bool().squeeze()
     return found
 
 

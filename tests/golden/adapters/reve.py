@@ -45,15 +45,17 @@ def pretraining(model, x, position, inputs):
         return layers, place, entered, left, model.decode(left, masked)
 
     _, _, entered, left, guess = step(position)
-    layers, place, _, _, noisy = step(position + inputs["position_noise"])
-    pooled = model.encoder.pool(torch.cat(layers, 1))
-    from_pooled = model.from_pooled(pooled, place, masked)
+    layers, place, _, _, noisy = step(position + inputs.get("position_noise", 0.0))
+    total = F.l1_loss(noisy, target)
+    if model.config.encoder.pools:
+        pooled = model.encoder.pool(torch.cat(layers, 1))
+        from_pooled = model.from_pooled(pooled, place, masked)
+        total = total + model.config.pooled_weight * F.l1_loss(from_pooled, target)
     return {
         "mid.decoder_in": entered,
         "mid.decoder_out": left,
         "mid.masked_patches": target,
         "output.predicted_patches": guess,
         "loss.l1": F.l1_loss(guess, target),
-        "loss.train_mode_total": F.l1_loss(noisy, target)
-        + model.config.pooled_weight * F.l1_loss(from_pooled, target),
+        "loss.train_mode_total": total,
     }
