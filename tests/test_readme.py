@@ -80,6 +80,7 @@ def test_configs_in_documents_are_configs(tmp_path):
 
     contract = "contract={sfreq: 100, band_hz: [0.5, 40], window_s: 2}"
     assert len(config_of(PreprocessConfig, "sources.md", contract).sources) == 2
+    assert config_of(PreprocessConfig, "preprocess.md").cluster.jobs == 20
     run = "stores=[stores/a]", "folder=runs/a", "steps=3"
     assert config_of(PretrainConfig, "tokenize.md", *run).tokenizer_from
 
@@ -114,3 +115,30 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert "(5, 16)" in out  # 20 s in windows of 4 s
     assert "(3, 512)" in out
     assert len(blocks) == 2
+
+
+def test_the_python_of_the_page_on_preprocessing_runs(capsys):
+    import mne
+    import numpy as np
+
+    signal = 1e-5 * np.random.default_rng(0).standard_normal((3, 250 * 20))
+    raw = mne.io.RawArray(
+        signal, mne.create_info(["Fz", "Cz", "Pz"], 250.0, "eeg"), verbose="error"
+    )
+    (block,) = blocks_of("preprocess.md", "python")
+    exec(block, {"raw": raw})  # the page's own words
+    words = capsys.readouterr().out
+    assert words.startswith("100.0 ")
+    assert all(step in words for step in ("notch", "band_pass", "resample"))
+
+
+def test_limits_of_bad_channels_are_documented_as_they_are():
+    from neurofm.preprocessing.bad_channels import FindBadChannels, Limits
+
+    found = FindBadChannels()
+    for name in Limits.model_fields:
+        (row,) = re.findall(
+            rf"^\| `{name}` \|.*?((?:\| [\w.]+ )+)\|$", text_of("preprocess.md"), re.M
+        )
+        told = [None if n == "none" else float(n) for n in row.replace("|", " ").split()]
+        assert told == [getattr(getattr(found, family), name) for family in ("eeg", "meg", "ieeg")]
