@@ -6,16 +6,17 @@ is ``report.csv`` beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from neurofm.errors import StoreError
 from neurofm.preprocessing.report import FILE_NAME, read_report
 from neurofm.report.page import Page
 from neurofm.report.svg import density_drawing, head_drawing, histogram_drawing
-from neurofm.sensors import SensorKind
+from neurofm.sensors import SensorKind, Sensors
 from neurofm.store.layout import replace_synced
 from neurofm.store.reader import Store, open_store
 from neurofm.store.remote import Location
@@ -65,13 +66,31 @@ def make_page(store: Store, report: pd.DataFrame) -> Page:
     _refused(page, report)
     _repaired(page, report)
     shown = index.iloc[_evenly(len(index), _SHOWN)]
-    about = {name: store.attributes(name) for name in shown["recording_id"]}
+    about, damaged = _readable(store, shown["recording_id"])
+    if damaged:
+        page.text(
+            f"Damaged, and not shown: {', '.join(damaged[:10])}. `neurofm inspect --verify` lists "
+            "everything that is."
+        )
+        shown = shown[shown["recording_id"].isin(about)]
     _overview(page, shown, about)
     heads = _heads(page, store, index)
     _recordings(page, shown, about, report, heads)
     if len(shown) < len(index):
         page.text(f"{len(shown)} of {len(index)} recordings are shown, evenly chosen.")
     return page
+
+
+def _readable(store: Store, names: Iterable[str]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """Return what recordings say of themselves, and those that are damaged."""
+    about: dict[str, Mapping[str, Any]] = {}
+    damaged = []
+    for name in names:
+        try:
+            about[name] = store.attributes(name)
+        except StoreError:
+            damaged.append(name)
+    return about, damaged
 
 
 def totals(index: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +204,10 @@ def _heads(page: Page, store: Store, index: pd.DataFrame) -> dict[str, str]:
         if number == _MONTAGES:
             page.text(f"{groups.ngroups - _MONTAGES} more montages are not shown.")
             break
-        sensors = store.sensors(part["recording_id"].iloc[0])
+        about, _ = _readable(store, part["recording_id"].iloc[:3])
+        if not about:
+            continue
+        sensors = Sensors.from_dict(next(iter(about.values()))["sensors"])
         drawing = head_drawing(sensors)
         if not drawing:
             continue

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from neurofm.contract import SignalContract
-from neurofm.errors import NeurofmError
+from neurofm.errors import NeurofmError, StoreError
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.mirror import fetch
 from neurofm.preprocessing.report import IN_STORE, refusal
@@ -78,7 +78,10 @@ def sort_out(
 def row_of_stored(task: Task, store: Store) -> Row:
     """Return the report row of a file whose recording is in the store, or why it is not."""
     name = task.entities.recording_id
-    was = store.provenance(name)
+    try:
+        was = store.provenance(name)
+    except StoreError as error:  # one damaged recording is no reason to leave the others
+        return {"recording_id": name, **refusal(error)}
     problem = what_changed(task, was)
     if problem is not None:
         return {"recording_id": name, **refusal(problem)}

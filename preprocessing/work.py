@@ -98,20 +98,23 @@ def _settle(doubtful: Sequence[tuple[Task, Outcome]], store: Location) -> list[R
     """Look again at what the store did not take, and at whose worker is gone.
 
     A worker that dies just after it has put a recording in place is not there to say so, and
-    whoever tries again finds the place taken.
+    whoever tries again finds the place taken. Another run into the same store may have been faster.
     """
     if not doubtful:
         return []
     adopted = set(recover(store))
+    there = open_store(store)
+    known = set(there.index["recording_id"])
     rows = []
     for task, outcome in doubtful:
-        if task.entities.recording_id in adopted:
-            row = row_of_stored(task, open_store(store))
-            here = {"dataset": task.entities.dataset, "path": task.relative}
-            kept = {"status": "kept", "reason": ""} if row["reason"] == IN_STORE else {}
-            rows.append(here | row | kept)
-        else:
+        name = task.entities.recording_id
+        row = row_of_stored(task, there) if name in known else {}
+        if name not in adopted and row.get("reason") != IN_STORE:
             rows.append(_row_of_outcome(task, outcome))
+            continue
+        if name in adopted and row["reason"] == IN_STORE:
+            row |= {"status": "kept", "reason": ""}
+        rows.append({"dataset": task.entities.dataset, "path": task.relative, **row})
     return rows
 
 

@@ -116,5 +116,6 @@ def as_rows(index: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _unusable(path: Location, problem: str) -> StoreError:
     return StoreError(
         f"the index {path} {problem}",
-        hint="delete it and run store.writer.recover: every recording carries its own row",
+        hint="delete it if it is there: the next `neurofm preprocess` or `neurofm merge` into the "
+        "store makes it anew, as every recording carries its own row",
     )

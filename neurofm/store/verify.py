@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def _strays(store: Store, indexed: set[str]) -> list[str]:
         on_disk = {name.partition("/")[0] for name in files if "/" in name}
     return [
         *(
-            f"{name}: not in the index; store.writer.recover adopts it if complete"
+            f"{name}: not in the index; the next `neurofm preprocess` adopts it if it is complete"
             for name in sorted(on_disk - indexed)
         ),
         *(f"{name}: left by a writer that died, or still being written" for name in leftovers),
@@ -88,6 +88,8 @@ def _faults(store: Store, recording_id: str, row: Mapping[str, Any]) -> Iterator
     sensors = Sensors.from_dict(about["sensors"])
     yield from _of_row(row, about["row"], array)
     yield from _of_group(about, sensors, row, store.contract)
+    yield from _of_quality(about.get("quality", {}), array, sensors, store.contract)
+    yield from _of_history(about.get("provenance", {}).get("history", []), store.contract)
     units = read_json(array.path / "zarr.json", array.name)["attributes"].get("units")
     if units != [SensorKind(kind).unit for kind in sensors.kind]:
         yield "its units are not those of its sensors"
@@ -139,6 +141,36 @@ def _of_group(
         yield f"{len(onsets)} events, the index says {row['n_events']}"
     if not all(isinstance(onset, int | float) for onset in onsets):
         yield "an event without an onset"
+
+
+def _of_quality(
+    quality: Mapping[str, Any], array: SignalArray, sensors: Sensors, contract: SignalContract
+) -> Iterator[str]:
+    """Compare the factors of the samples with amplitudes measured when they were written."""
+    measured, steps = quality.get("robust_sd"), quality.get("step_over_sd")
+    if measured is None or steps is None:
+        return
+    expected = {"scale": np.array(measured, float) * np.array(steps, float)}
+    if contract.normalisation == "channel":
+        expected["divisor"] = np.array(measured, float)
+    elif contract.normalisation == "fixed":
+        expected["divisor"] = contract.divisor(np.empty((len(sensors), 0)), sensors.kind)
+    for name, wanted in expected.items():
+        # amplitudes are written with four digits
+        off = ~np.isclose(getattr(array, name), wanted, rtol=2e-3, atol=0)
+        if off.any():
+            named = ", ".join(np.array(sensors.ch_names)[off][:5])
+            yield f"the {name} of {off.sum()} channels is not what was measured of them: {named}"
+
+
+def _of_history(history: Sequence[Mapping[str, Any]], contract: SignalContract) -> Iterator[str]:
+    """Compare the band that was kept with the contract's."""
+    for step in history:
+        if step.get("step") == "band_pass":
+            band = (step["low_hz"], step["high_hz"])
+            if band != tuple(contract.band_hz):
+                low, high = contract.band_hz
+                yield f"filtered to {band[0]:g}-{band[1]:g} Hz, the contract says {low:g}-{high:g}"
 
 
 def _shard_bytes(signal: Location) -> int | None:

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from neurofm.config import parse_config
-from neurofm.errors import StoreUnwritable
+from neurofm.errors import StoreError, StoreUnwritable
+from neurofm.preprocessing import run as run_module
 from neurofm.preprocessing import task as task_module
+from neurofm.preprocessing.report import read_report
 from neurofm.preprocessing.run import CONFIG, plan, run
 from neurofm.store.index import read_table
 from neurofm.store.reader import open_store
@@ -51,6 +53,45 @@ def every_byte(store):
         for p in sorted(store.rglob("*"))
         if p.is_file()
     }
+
+
+def test_of_two_runs_at_once_the_slower_says_what_the_other_kept(raw, make_config, monkeypatch):
+    sort_out, others = run_module.sort_out, []
+
+    def another_run_meanwhile(*args):
+        found = sort_out(*args)
+        if not others:
+            others.append(None)
+            run(make_config())
+        return found
+
+    monkeypatch.setattr(run_module, "sort_out", another_run_meanwhile)
+    result = run(make_config())
+    assert set(result.report["status"]) == {"skipped"}
+    assert set(result.report["reason"]) == {"in the store already"}
+    assert set(read_report(result.store)["status"]) == {"kept"}
+
+
+def test_a_damaged_recording_keeps_no_other_from_being_made(raw, make_config, write_edf):
+    store = run(make_config()).store
+    (store / "recordings" / "made_sub-2" / "zarr.json").unlink()
+    write_edf(raw / "sub-4_eeg.edf", seed=4)
+    rows = rows_of(run(make_config()))
+    assert rows["status"].tolist() == ["skipped", "refused", "skipped", "kept"]
+    assert "made_sub-2: " in rows.loc["sub-2_eeg.edf", "reason"]
+    assert "neurofm remove" in rows.loc["sub-2_eeg.edf", "hint"]
+    assert "Damaged, and not shown: made_sub-2." in (store / "report.html").read_text()
+
+
+def test_an_index_that_was_lost_is_made_anew(raw, make_config):
+    store = run(make_config()).store
+    before = every_byte(store)
+    (store / "index.parquet").write_bytes(b"junk")
+    with pytest.raises(StoreError, match="cannot be read.*\n.*delete it if it is there: the next"):
+        run(make_config())
+    (store / "index.parquet").unlink()
+    run(make_config())
+    assert every_byte(store) == before
 
 
 # ---------------------------------------------------------------------------------------

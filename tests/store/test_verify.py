@@ -101,6 +101,25 @@ def test_a_scale_that_is_no_positive_number_is_found(path, name, value):
     assert "a scale or divisor is not a positive number" in faults(path)
 
 
+@pytest.mark.parametrize("name", ["scale", "divisor"])
+def test_a_factor_that_is_not_what_was_measured_is_found(path, name):
+    array = path / "recordings/d_sub-anna/signal/zarr.json"
+    said = json.loads(array.read_text())["attributes"]
+    edit(path, lambda about: about["quality"].update(robust_sd=said["divisor"]))
+    assert faults(path) == ""
+    edit(path, lambda about: about[name].__setitem__(2, 1000 * about[name][2]), "signal")
+    assert f"the {name} of 1 channels is not what was measured of them: Pz" in faults(path)
+
+
+def test_another_band_than_the_contracts_is_found(path):
+    low, high = open_store(path).contract.band_hz
+    step = {"step": "band_pass", "low_hz": low, "high_hz": high}
+    edit(path, lambda about: about["provenance"].update(history=[step]))
+    assert faults(path) == ""
+    edit(path, lambda about: about["provenance"]["history"][0].update(low_hz=2 * low))
+    assert f"filtered to {2 * low:g}-{high:g} Hz, the contract says {low:g}-" in faults(path)
+
+
 LEAVES = ("entities", "sensors", "events", "row")
 
 
