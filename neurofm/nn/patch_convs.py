@@ -110,7 +110,7 @@ class PatchConvs(nn.Module):
             n_out = conv.out_channels
             maps = as_maps(conv.weight, x.shape[1] // conv.in_channels, s, p)
             x = torch.baddbmm(
-                conv.bias.repeat_interleave(len(maps) // n_out)[:, None],  # type: ignore[union-attr]
+                conv.bias[:, None].expand(-1, maps.shape[0] // n_out).reshape(-1, 1),  # type: ignore[index]
                 maps.expand(x.shape[0], -1, -1),
                 x,
             )
@@ -136,14 +136,10 @@ def as_maps(weight: Tensor, n_samples: int, stride: int, padding: int) -> Tensor
     Tensor, shape (F L, F_in L_in)
         Rows and columns have filters slow, steps fast.
     """
-    kernel = weight.shape[-1]
-    n_steps = (n_samples + 2 * padding - kernel) // stride + 1
-    first = torch.arange(n_steps, device=weight.device) * stride - padding
-    tap = torch.arange(kernel, device=weight.device)[:, None, None]
-    sample = torch.arange(n_samples, device=weight.device)
-    taps = (first[:, None] + tap == sample).to(weight.dtype)  # (kernel, L, L_in)
-    maps = (weight @ taps.flatten(1)).unflatten(-1, (n_steps, n_samples))
-    return maps.transpose(1, 2).flatten(2).flatten(0, 1)
+    padded = torch.eye(n_samples + 2 * padding, device=weight.device, dtype=weight.dtype)
+    taps = padded[:, padding : padding + n_samples].unfold(0, weight.shape[-1], stride)
+    maps = weight @ taps.flatten(0, 1).T  # taps were (L, L_in, kernel), maps are (F, F_in, L L_in)
+    return maps.unflatten(-1, (-1, n_samples)).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def labram_convs(n_filters: int, n_groups: int = 4) -> PatchConvs:
