@@ -25,7 +25,7 @@ SELF_CONTAINED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
-    args = _parser().parse_args(argv)
+    args = _parsed(argv)
     # Threads of torch that wait by spinning take six times the processor time where cores are
     # shared, with our own loader or with others; it has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -39,6 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"neurofm {args.command}: interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # of a list that an option stands in, argparse knows what comes before it only
+    if rest and (any(word.startswith("-") for word in rest) or "overrides" not in args):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

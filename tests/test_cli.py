@@ -83,6 +83,22 @@ def test_inspect_says_what_it_was_not_given(capsys, tmp_path):
     assert "neither a store (no zarr.json) nor a checkpoint" in capsys.readouterr().err
 
 
+def test_a_value_may_be_changed_before_and_behind_an_option(capsys):
+    assert main(["pretrain", "tiny", "steps=7", "--print-config", "seed=3"]) == 0
+    out = capsys.readouterr().out
+    assert "\nsteps: 7\n" in out
+    assert "\nseed: 3\n" in out
+
+
+@pytest.mark.parametrize(
+    "words", [["pretrain", "tiny", "--dryrun", "seed=3"], ["inspect", "store", "seed=3"]]
+)
+def test_what_no_command_knows_is_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "unrecognized arguments: " in capsys.readouterr().err
+
+
 @pytest.fixture
 def stores(tmp_path):
     """Three stores: of one person, of another, and of the first under another name."""
