@@ -4,12 +4,13 @@ Real recordings are harmonised under one contract into a store; changed, and har
 other contracts, into others. Printed are what was found, missed and wrong, the share of equal
 bits, and how far strangers come at any shift in time, over all pairs.
 
-    python benchmarks/audit.py --data ../shared/data
+    python benchmarks/audit.py --data ../data
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 import warnings
@@ -144,7 +145,7 @@ def strangers(a: dict[str, Fingerprint], b: dict[str, Fingerprint]) -> tuple[np.
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=os.environ.get("NEUROFM_TEST_DATA", "data"))
     parser.add_argument("--most", type=int, default=1000, help="files, at most")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -153,6 +154,9 @@ def main() -> None:
         *sorted(args.data.glob("eegmmidb/**/*.edf")),
         *sorted(args.data.glob("ssvep_exo/subject*/*.gdf")),
     ][: args.most]
+    if not files:
+        print(f"no real recordings at {args.data}: say where they are, or set NEUROFM_TEST_DATA")
+        return
     recordings = [r for i, f in enumerate(files) if (r := read(f, i)) is not None]
     hours = sum(r.duration_s for r in recordings) / 3600
     print(f"{len(recordings)} real recordings, {hours:.2f} h\n")

@@ -13,6 +13,8 @@ from neurofm.config import load_config
 ROOT = Path(__file__).parents[1]
 PAGES = {p.name: p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
 
+SCRIPTS = sorted(ROOT.glob("benchmarks/*.py"))
+
 
 def text_of(page):
     return PAGES[page].read_text(encoding="utf-8")
@@ -67,6 +69,15 @@ def test_files_that_are_linked_to_or_named_exist(page):
     assert [link for link in links if not (PAGES[page].parent / link).exists()] == []
     named = re.findall(r"\b((?:benchmarks|configs|tests)/[\w/]+\.(?:py|yaml))\b", text_of(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_documents_say_to_scripts_is_known_to_them():
+    text = "\n".join(map(text_of, PAGES)) + "\n".join(p.read_text() for p in SCRIPTS)
+    said = re.findall(r"python (benchmarks/\w+\.py)((?: --?[\w-]+(?: [\w./]+)*)*)", text)
+    flags = [(name, flag) for name, words in said for flag in re.findall(r"--[\w-]+", words)]
+    assert len(flags) > 10
+    unknown = [(n, f) for n, f in flags if f'"{f}"' not in (ROOT / n).read_text()]
+    assert unknown == []
 
 
 def test_configs_in_documents_are_configs(tmp_path):
