@@ -25,7 +25,10 @@ Each model below is put together from parts of this package (`neurofm/published/
 constructor arguments and the weights of the original under their original names, and is compared
 with what the original answered in float32 with random weights: every output, every loss, and the
 activations at the boundaries of its modules. `pytest -m golden` repeats the comparison for any
-folder of fixtures (`NEUROFM_GOLDEN`). This page is written by `python benchmarks/golden_table.py`.
+folder of fixtures (`NEUROFM_GOLDEN`). Arguments hold as the original takes them, its defaults
+included; what has no counterpart here is refused by name. Where braindecode is installed, the
+encoders of CBraMod, BIOT, LaBraM, LUNA, EEGPT and REVE are also compared with its, in double
+precision and over other sizes. This page is written by `python benchmarks/golden_table.py`.
 
 *Error* is the largest absolute difference over all tensors of a fixture, *of tolerated* the largest
 difference as a share of rtol x |expected| + atol, with rtol 1e-4 and the atol of the fixture.

@@ -29,8 +29,8 @@ class Mamba1Config(Config):
         Numbers in the state of one channel.
     d_conv : int
         Steps that the convolution sees.
-    expand : int
-        Inner channels, as a multiple of the width.
+    expand : int or float
+        Inner channels, as a multiple of the width, rounded down.
     dt_rank : int, optional
         Features that step sizes are projected from; a sixteenth of the width by default.
     bias, conv_bias : bool
@@ -42,7 +42,7 @@ class Mamba1Config(Config):
     name: Literal["mamba1"] = "mamba1"
     d_state: int = Field(default=16, ge=1)
     d_conv: int = Field(default=4, ge=1)
-    expand: int = Field(default=2, ge=1)
+    expand: int | float = Field(default=2, gt=0)
     dt_rank: int | None = Field(default=None, ge=1)
     bias: bool = False
     conv_bias: bool = True
@@ -93,7 +93,7 @@ class Mamba1(nn.Module):
     def __init__(self, config: Mamba1Config, width: int):
         super().__init__()
         self.config = config
-        inner = config.expand * width
+        inner = int(config.expand * width)
         self.dt_rank = config.dt_rank or math.ceil(width / 16)
         self.in_proj = nn.Linear(width, 2 * inner, bias=config.bias)
         self.conv1d = CausalConv(inner, config.d_conv, bias=config.conv_bias)

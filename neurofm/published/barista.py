@@ -219,6 +219,8 @@ def _backbone(constructor: Mapping[str, Any], width: int | None) -> TransformerC
         model=f"{MODEL} backbone",
         only={"norm": "rmsnorm", **dict.fromkeys(("d_hidden", "d_input", "d_out"), width)},
     )
+    if width and "mlp_ratio" in values:  # rounded down there, to the nearest by our backbone
+        values["mlp_ratio"] = int(width * values["mlp_ratio"]) / width
     bend = str(values.get("activation"))
     values["activation"] = ACTIVATIONS.get(bend, bend)
     values |= {"attention": "full", "norm": "rms", "rotary_base": 10_000.0}

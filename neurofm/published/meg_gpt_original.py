@@ -82,7 +82,7 @@ def _lookups(constructor: Mapping[str, Any], n_times: int) -> dict[str, Any]:
     for name, n_rows in rows.items():
         values[name] = {"n_rows": n_rows, "width": values.get(name)}
     values["labels"] = [
-        {"n_rows": label["n_classes"], "width": label.get("label_dim")}
+        {"n_rows": label.get("n_classes"), "width": label.get("label_dim")}
         for label in values.get("labels") or ()
     ]
     return values

@@ -68,6 +68,14 @@ def test_mamba_2_has_the_defaults_of_mamba_ssm():
     assert mixer_config("mamba2", {"d_model": 8, "d_state": 3, "headdim": 4}).mixer.d_state == 3
 
 
+def test_mamba_may_widen_by_a_fraction():
+    found = mixer_config("mamba1", {"d_model": 7, "expand": 1.5})
+    assert found.build().D.shape == (10,)
+    whole = mixer_config("mamba1", {"d_model": 7, "expand": 2}).mixer
+    assert whole.to_dict()["expand"] == 2
+    assert isinstance(whole.expand, int)  # so that digests of configs stay as they are
+
+
 def test_labrams_hidden_features_and_heads_are_rounded_down():
     given = {"embed_dim": 100, "out_chans": 4, "depth": 1}
     model = config(

@@ -137,6 +137,9 @@ def test_heads_of_du_in_are_found_past_what_flattens_and_drops():
 def test_baristas_settings_say_what_is_built():
     found = config("BaRISTA (lobes)", BARISTA)
     assert (found.n_tokens, found.n_out, found.backbone.activation) == (6, 2, "swiglu")
+    ratio = {**BARISTA, "backbone": {**BARISTA["backbone"], "mlp_ratio": 2.7}}
+    model = config("BaRISTA (lobes)", ratio).build()
+    assert model.backbone.blocks[0].feedforward.narrow.in_features == int(8 * 2.7)
     for change, message in (
         ({"temporal_subsegment_step": 8}, "temporal_subsegment_step = 8"),
         ({"add_spatial_encoding": False}, "add_spatial_encoding = False"),

@@ -138,6 +138,29 @@ def test_labram_at_any_size(models, n_channels, n_patches, ratio, scale, qkv_bia
     near(found, peer.double()(signal, ch_names=names))
 
 
+def luna(peer, patch_len, n_queries, width, heads, n_out):
+    """Return ours with the peer's weights, without two norms that braindecode's leaves out."""
+    entry = PUBLISHED["LUNA"]
+    constructor = {
+        "patch_size": patch_len,
+        "num_queries": n_queries,
+        "embed_dim": width,
+        "depth": len(peer.blocks),
+        "num_heads": heads,
+        "num_classes": n_out,
+    }
+    ours = entry.from_constructor(constructor).build()
+    ours.place[2], ours.unify.feedforward.norm = nn.Identity(), None
+    weights = renamed(
+        peer,
+        (r"^channel_location_embedder\.", "channel_location_embedder.0."),
+        (r"temperature", "temparature"),
+        (r"^final_layer\.", "classifier."),
+    )
+    ours.load_state_dict(entry.weights(weights))
+    return ours.double().eval()
+
+
 @pytest.mark.parametrize(
     ("n_channels", "patch_len", "n_queries", "width", "heads", "n_out"),
     [(3, 40, 1, 16, 2, 2), (9, 16, 3, 32, 4, 5), (26, 64, 4, 48, 1, 1)],
@@ -150,25 +173,34 @@ def test_luna_at_any_size(models, n_channels, patch_len, n_queries, width, heads
             patch_size=patch_len, num_queries=n_queries, embed_dim=width, num_heads=heads,
         )
     )  # fmt: skip
-    sizes = {"patch_size": patch_len, "num_queries": n_queries, "embed_dim": width, "depth": 2}
-    entry = PUBLISHED["LUNA"]
-    ours = entry.from_constructor({**sizes, "num_heads": heads, "num_classes": n_out}).build()
-    # two norms that braindecode's leaves out
-    ours.place[2], ours.unify.feedforward.norm = nn.Identity(), None
-    weights = renamed(
-        peer,
-        (r"^channel_location_embedder\.", "channel_location_embedder.0."),
-        (r"temperature", "temparature"),
-        (r"^final_layer\.", "classifier."),
-    )
-    ours.load_state_dict(entry.weights(weights))
+    ours = luna(peer, patch_len, n_queries, width, heads, n_out)
     signal, position = (
         torch.randn(2, n_channels, 3 * patch_len, dtype=torch.float64),
         torch.rand(2, n_channels, 3, dtype=torch.float64),
     )
-    found = ours.double().eval()(signal, position)
+    found = ours(signal, position)
     # spectra, and sines of time, are of single precision here
     near(found, peer.double()(signal, channel_locations=position), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "patch_len", "n_queries", "width", "heads"),
+    [(2, 20, 2, 16, 2), (7, 48, 1, 32, 4)],
+)
+@torch.no_grad()
+def test_luna_reconstructs_at_any_size(models, n_channels, patch_len, n_queries, width, heads):
+    peer = drawn(
+        models.LUNA(
+            n_outputs=0, n_chans=n_channels, n_times=4 * patch_len, sfreq=256, depth=1,
+            patch_size=patch_len, num_queries=n_queries, embed_dim=width, num_heads=heads,
+        )
+    )  # fmt: skip
+    ours = luna(peer, patch_len, n_queries, width, heads, 0)
+    signal = torch.randn(1, n_channels, 4 * patch_len, dtype=torch.float64)
+    position = torch.rand(1, n_channels, 3, dtype=torch.float64)
+    names = torch.randint(0, 90, (1, n_channels))
+    expected = peer.double()(signal, channel_locations=position, channel_names=names)
+    near(ours(signal, position, names=names), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(

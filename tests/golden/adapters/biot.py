@@ -11,7 +11,7 @@ def run(entry, fixture, weights, inputs):
     names = torch.arange(x.shape[1])
     tokens = model.embed(x, names)
     first = model.layers[0]
-    shifted = model.embed(x, names + fixture["channel_offset"])
+    shifted = model.embed(x, names + fixture.get("channel_offset", 0))
     return {
         "mid.spectrum_channel0": model.spectrum(x)[:, 0].transpose(1, 2),
         "mid.tokens_in": tokens,

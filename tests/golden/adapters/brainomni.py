@@ -19,12 +19,14 @@ def run(entry, fixture, weights, inputs):
         "sites": "blocks.0.attention.across_sites",
         "patches": "blocks.0.attention.across_patches",
         "mid.block1": "blocks.0",
-        "mid.last_used_block": f"blocks.{n - 2}",
     }
+    if n > 1:
+        paths["mid.last_used_block"] = f"blocks.{n - 2}"
     with recorded(model, paths) as seen:
         out = {"output.encode": model.encode(tokens)}
-        out["mid.block1_source_attention"] = seen.pop("sites").transpose(1, 2).flatten(0, 1)
-        out["mid.block1_time_attention"] = seen.pop("patches").flatten(0, 1)
+        if n > 1:  # or else no block is run but the last, which is for pretraining
+            out["mid.block1_source_attention"] = seen.pop("sites").transpose(1, 2).flatten(0, 1)
+            out["mid.block1_time_attention"] = seen.pop("patches").flatten(0, 1)
         out |= seen
 
     where = inputs["mask_uniform"] <= fixture["constructor"]["mask_ratio"]
