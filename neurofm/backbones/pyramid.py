@@ -181,8 +181,8 @@ class PyramidLayer(nn.Module):
         keys = None
         if present is not None:
             past = past.masked_fill(~present[..., None], 0.0)
-            keys = self._present(F.pad(present, (view.fill, 0))).flatten(0, 1)
-        past = F.pad(past, (0, 0, view.fill, 0)).flatten(0, 1)
+            keys = self._present(self._filled(present[..., None], view.fill)[..., 0]).flatten(0, 1)
+        past = self._filled(past, view.fill).flatten(0, 1)
         gathered = self.time(past, past, view.sees, present=keys, turns=view.turns)
         n_out = view.sees.shape[0]
         x = x[:, :, -n_out:] + self.dropout(gathered).unflatten(0, x.shape[:2])
@@ -212,6 +212,14 @@ class PyramidLayer(nn.Module):
         if rotary is not None:
             turns = rotary.at(out, x), rotary.at(key_when, x)
         return View(fill, sees, turns)
+
+    def _filled(self, x: Tensor, fill: int) -> Tensor:
+        """Put so many zeros before patches (B, S, P, ...): fewer than a group."""
+        group = self.layer.group
+        if group == 1:
+            return x
+        # not as many as needed, but a group, less the rest: one program for windows of any length
+        return F.pad(x, (0, 0, group, 0))[:, :, group - fill :]
 
     def _present(self, filled: Tensor) -> Tensor:
         """Return which keys are, of filled patches that are, (B, S, ...) to (B, S, keys)."""

@@ -16,6 +16,7 @@ from neurofm.tokenizers.place import PLACES
 from neurofm.tokenizers.table import TOKENIZERS
 
 CONTRACT = SignalContract(sfreq=50, band_hz=(0.5, 25), window_s=2)
+PATCH_LEN = 20
 MAMBA2 = {"name": "mamba2", "d_state": 8, "headdim": 8}
 MIXERS = {
     "full": {"name": "transformer", "depth": 1, "n_heads": 4, "attention": "full"},
@@ -126,19 +127,28 @@ def one_window(batch):
     return Batch(**{k: v[:1, :3] for k, v in tensors_of(batch).items()}, sfreq=50.0)
 
 
+def of_patches(batch, n):
+    draw = torch.Generator().manual_seed(n)
+    signal = torch.randn(*batch.signal.shape[:2], n * PATCH_LEN, generator=draw)
+    return Batch(**{**tensors_of(batch), "signal": signal}, sfreq=50.0)
+
+
 @every_part
 @torch.no_grad()
-def test_an_exported_encoder_gives_the_same_for_any_number_of_windows_and_channels(parts):
+def test_an_exported_encoder_gives_the_same_for_any_windows_channels_and_patches(parts):
     encoder = build_small_encoder(parts)
     example = {k: torch.cat([v, v[:1]]) for k, v in tensors_of(make_montage(0)).items()}
-    dynamic = {k: {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for k in example}
+    any_number, patches = torch.export.Dim.DYNAMIC, torch.export.Dim("patches", min=2)
+    dynamic = {k: {0: any_number, 1: any_number} for k in example}
+    dynamic["signal"][2] = PATCH_LEN * patches
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(
             OfTensors(encoder), (example,), dynamic_shapes=(dynamic,), strict=False
         ).module()
     montage = make_montage(2)
-    for batch in (montage, make_padded_montage(), more_channels(montage), one_window(montage)):
+    several = of_patches(more_channels(montage), 12)
+    for batch in (make_padded_montage(), several, of_patches(one_window(montage), 3)):
         torch.testing.assert_close(
             program(tensors_of(batch)), encoder(batch).content, atol=1e-5, rtol=1e-5
         )
