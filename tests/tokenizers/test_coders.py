@@ -86,6 +86,7 @@ def test_padded_windows_are_worth_what_they_are_without_padding(name, training):
         torch.manual_seed(1)
         again = coder.rebuild(batch, batch.present)
         losses = coder.losses(again, batch)
+        coder.finish([batch])
         buffers = {k: v.double() for k, v in coder.named_buffers()}
         codes = coder.eval().codes_of(batch)[:, :4]
         found.append((again.signal[:, :4], losses, buffers, codes.double()))
@@ -168,3 +169,12 @@ def test_what_is_withheld_is_told_apart_from_what_was_shown():
     terms = found.build(coder)(batch, generator(0)).terms
     assert terms["withheld"] == pytest.approx(-1.0, abs=1e-3)
     assert (signals[0].sum(1) == 3).all()
+
+
+def test_choices_are_ever_harder_and_hard_for_the_last_fifth_of_a_run():
+    coder, batch, found = build("annealed_samples").train(), make_batch(), []
+    coder.begin(10)
+    for _ in range(10):
+        coder.rebuild(batch, batch.present)
+        found.append(float(coder.coder.choice.temperature))
+    assert found == pytest.approx([1 - i / 8 for i in range(8)] + [0, 0])
