@@ -159,8 +159,9 @@ def one(way: str, file: Path, n: int) -> None:
 def ours(file: Path, to: Path) -> None:
     """Do what a worker process does with a recording."""
     from neurofm.contract import SignalContract
+    from neurofm.preprocessing.make import preprocess_one
     from neurofm.preprocessing.sources import SourceConfig
-    from neurofm.preprocessing.task import Task, preprocess_one
+    from neurofm.preprocessing.task import Task
     from neurofm.signals import Entities
     from neurofm.store.writer import commit, create_store
 

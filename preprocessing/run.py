@@ -18,13 +18,14 @@ from neurofm.errors import SourceError
 from neurofm.preprocessing.account import COMPANION, OTHER, account
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.cluster import ClusterConfig, DaskPool, SlurmConfig
+from neurofm.preprocessing.make import preprocess_one
 from neurofm.preprocessing.mirror import is_url, mirror
 from neurofm.preprocessing.page import PAGE_NAME, write_page
 from neurofm.preprocessing.pool import WorkerPool
 from neurofm.preprocessing.report import FILE_NAME, IN_STORE, merge_report, report_table
 from neurofm.preprocessing.sorting import Row, set_twins_aside, sort_out
 from neurofm.preprocessing.sources import Found, SourceConfig, discover
-from neurofm.preprocessing.task import Task, preprocess_one
+from neurofm.preprocessing.task import Task
 from neurofm.preprocessing.work import Pool, row_of_twin, work, writing
 from neurofm.store.reader import open_store
 from neurofm.store.remote import Location, location

@@ -8,9 +8,10 @@ from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 from neurofm.errors import StoreError, StoreUnwritable
+from neurofm.preprocessing.make import Outcome
 from neurofm.preprocessing.report import IN_STORE, refusal
 from neurofm.preprocessing.sorting import Row, row_of_stored
-from neurofm.preprocessing.task import Outcome, SameContent, Task
+from neurofm.preprocessing.task import SameContent, Task
 from neurofm.preprocessing.worker import TimedOut, WorkerDied
 from neurofm.report.progress import progress
 from neurofm.store.reader import open_store

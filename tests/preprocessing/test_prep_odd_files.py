@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neurofm.config import parse_config
-from neurofm.preprocessing import task as task_module
+from neurofm.preprocessing import make
 from neurofm.preprocessing.report import read_report
 from neurofm.preprocessing.run import CONFIG, run
 
@@ -91,8 +91,8 @@ def test_a_file_that_the_system_does_not_give_is_refused(raw, report_of, write_e
             raise PermissionError(13, "Permission denied")
         return real(path, *rest)
 
-    real = task_module.open_raw
-    monkeypatch.setattr(task_module, "open_raw", forbidden)
+    real = make.open_raw
+    monkeypatch.setattr(make, "open_raw", forbidden)
     row = report_of().loc["sub-2_eeg.edf"]
     assert (row.status, row.error) == ("refused", "SourceError")
     assert "cannot be read: [Errno 13] Permission denied" in row.reason

@@ -10,6 +10,7 @@ import pytest
 
 from neurofm.config import parse_config
 from neurofm.errors import StoreError, StoreUnwritable
+from neurofm.preprocessing import make
 from neurofm.preprocessing import run as run_module
 from neurofm.preprocessing import task as task_module
 from neurofm.preprocessing.report import read_report
@@ -217,19 +218,19 @@ def test_the_plan_shows_what_slurm_is_told(raw, make_config):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_full_disk_stops_the_run_which_goes_on_later(raw, make_config, monkeypatch, number):
-    real = task_module.write_recording
+    real = make.write_recording
 
     def fail(store, recording, **rest):
         if recording.recording_id != "made_sub-1":
             raise OSError(number, os.strerror(number))
         return real(store, recording, **rest)
 
-    monkeypatch.setattr(task_module, "write_recording", fail)
+    monkeypatch.setattr(make, "write_recording", fail)
     with pytest.raises(StoreUnwritable, match=f"cannot be written.*{os.strerror(number)}"):
         run(make_config())
     store = open_store(make_config().store)
     assert list(store.index["recording_id"]) == ["made_sub-1"] and store.verify() == []
-    monkeypatch.setattr(task_module, "write_recording", real)
+    monkeypatch.setattr(make, "write_recording", real)
     statuses = run(make_config()).report["status"].value_counts().to_dict()
     assert statuses == {"kept": 2, "skipped": 1}
 

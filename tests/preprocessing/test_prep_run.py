@@ -105,15 +105,15 @@ def test_the_batch_goes_on_when_files_are_broken(recordings, make_config, test_d
 
 
 def test_an_error_nobody_thought_of_becomes_a_row(recordings, make_config, monkeypatch):
-    from neurofm.preprocessing import task
+    from neurofm.preprocessing import make
 
     def fail(path, *rest):
         if "sub-2" in path.name:
             raise ZeroDivisionError("once in a blue moon")
         return real(path, *rest)
 
-    real = task.open_raw
-    monkeypatch.setattr(task, "open_raw", fail)
+    real = make.open_raw
+    monkeypatch.setattr(make, "open_raw", fail)
     report = run(make_config()).report.set_index("path")
     row = report.loc["sub-2/sub-2_task-x_eeg.edf"]
     assert (row.status, row.error) == ("refused", "ZeroDivisionError")
@@ -248,22 +248,22 @@ def test_implausible_units_are_refused_with_the_file(make_config, write_edf, mak
 
 
 def test_interrupting_keeps_what_is_finished(recordings, make_config, monkeypatch):
-    from neurofm.preprocessing import task
+    from neurofm.preprocessing import make
 
-    real = task.open_raw
+    real = make.open_raw
 
     def interrupt(path, *rest):
         if "sub-3" in path.name:
             raise KeyboardInterrupt
         return real(path, *rest)
 
-    monkeypatch.setattr(task, "open_raw", interrupt)
+    monkeypatch.setattr(make, "open_raw", interrupt)
     config = make_config()
     with pytest.raises(KeyboardInterrupt):
         run(config)
     assert len(open_store(config.store).index) == 2
     assert len(pd.read_csv(config.store + "/report.csv")) == 2
-    monkeypatch.setattr(task, "open_raw", real)
+    monkeypatch.setattr(make, "open_raw", real)
     assert run(config).report["status"].value_counts().to_dict() == {"skipped": 2, "kept": 1}
 
 
