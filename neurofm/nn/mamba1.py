@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurofm.config import Config
+from neurofm.errors import ConfigError
 from neurofm.nn.causal_conv import CausalConv
 from neurofm.nn.selective_scan import selective_scan
 from neurofm.nn.step_size import decay_rates, initial_step_bias
@@ -42,7 +43,7 @@ class Mamba1Config(Config):
     name: Literal["mamba1"] = "mamba1"
     d_state: int = Field(default=16, ge=1)
     d_conv: int = Field(default=4, ge=1)
-    expand: int | float = Field(default=2, gt=0)
+    expand: int | float = Field(default=2, gt=0, allow_inf_nan=False)
     dt_rank: int | None = Field(default=None, ge=1)
     bias: bool = False
     conv_bias: bool = True
@@ -94,6 +95,11 @@ class Mamba1(nn.Module):
         super().__init__()
         self.config = config
         inner = int(config.expand * width)
+        if inner < 1:
+            raise ConfigError(
+                f"mamba1: expand = {config.expand} leaves no inner channel at width {width}",
+                hint="expand times the width is 1 or more",
+            )
         self.dt_rank = config.dt_rank or math.ceil(width / 16)
         self.in_proj = nn.Linear(width, 2 * inner, bias=config.bias)
         self.conv1d = CausalConv(inner, config.d_conv, bias=config.conv_bias)

@@ -74,6 +74,10 @@ def test_mamba_may_widen_by_a_fraction():
     whole = mixer_config("mamba1", {"d_model": 7, "expand": 2}).mixer
     assert whole.to_dict()["expand"] == 2
     assert isinstance(whole.expand, int)  # so that digests of configs stay as they are
+    with pytest.raises(
+        ConfigError, match=r"expand = 0.1 leaves no inner channel at width 7\n.*1 or"
+    ):
+        mixer_config("mamba1", {"d_model": 7, "expand": 0.1}).build()
 
 
 def test_labrams_hidden_features_and_heads_are_rounded_down():
