@@ -63,7 +63,8 @@ def load_config(
         overrides are set.
     overrides : sequence of str
         ``key=value``, with dots for nesting and integers for list items. The value is
-        YAML: ``optim.lr=1e-3``, ``sources.0.include=['*.edf']``.
+        YAML: ``optim.lr=1e-3``, ``sources.0.include=['*.edf']``. A value that begins with
+        ``~/``, here or in the file, is a path in the user's home.
     stage : str
         The folder of ``configs/`` in which names are looked up.
 
@@ -81,6 +82,7 @@ def load_config(
     values = {} if source is None else _read_yaml(find_config(source, stage))
     for override in overrides:
         _override(values, override)
+    values = _at_home(values)
     return parse_config(model, values, where=stage if source is None else str(source))
 
 
@@ -176,6 +178,15 @@ def _override(values: dict[str, Any], override: str) -> None:
         here[_position(here, last, key)] = value
     else:
         here[last] = value
+
+
+def _at_home(value: Any) -> Any:
+    """Replace ``~/`` at the beginning of a value: shells leave it alone after ``key=``."""
+    if isinstance(value, dict):
+        return {key: _at_home(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_at_home(below) for below in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value[:2] == "~/" else value
 
 
 def _descend(here: Any, part: str, path: str) -> Any:

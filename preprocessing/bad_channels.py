@@ -29,6 +29,7 @@ _LEAST_STRETCHES = 2
 _LEAST_CHANNELS = 6
 _BAND_HZ = 1.0
 _NEIGHBOURS = 6
+_PREFIXES = ("m", "u", "n")  # of units a thousand, a million, a billion times smaller
 
 
 class Limits(Config):
@@ -186,7 +187,19 @@ def _amplitude(
         if not 1 / limit < ratio < limit:
             times = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / max(ratio, 1e-30):.3g} of"
             why = f"amplitude {times} the median channel of its kind (limit {limit:g})"
-            yield _bad(recording, row, "amplitude", ratio, limit, why)
+            unit = SensorKind(recording.sensors.kind[row]).unit
+            yield _bad(recording, row, "amplitude", ratio, limit, why + _other_unit(ratio, unit))
+
+
+def _other_unit(ratio: float, unit: str) -> str:
+    """Say it where a channel is off by a power of 1000, give or take a factor of three."""
+    decades = np.log10(max(ratio, 1e-30))  # a channel may be flat for most of the time
+    power = round(decades / 3)
+    if not 1 <= abs(power) <= len(_PREFIXES) or abs(decades - 3 * power) > 0.5:
+        return ""
+    if power > 0:
+        return f", as if {_PREFIXES[power - 1]}{unit} had been taken for {unit}"
+    return f", as if scaled to {unit} once more than the others"
 
 
 def _spectrum(

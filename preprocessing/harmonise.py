@@ -14,7 +14,7 @@ from neurofm.errors import SignalError
 from neurofm.preprocessing.cleaning import CleaningConfig
 from neurofm.preprocessing.engine import Operator, run
 from neurofm.preprocessing.from_mne import RawReader
-from neurofm.preprocessing.mains import find_mains, harmonics, middle
+from neurofm.preprocessing.mains import also_there, find_mains, harmonics, middle
 from neurofm.preprocessing.reference import Rereference
 from neurofm.preprocessing.scan import Scan
 from neurofm.preprocessing.spatial import selection
@@ -254,6 +254,10 @@ def _temporal(
         step: dict[str, Any] = {"step": "find_mains"}
         if contract.line_hz == "auto":
             line, step["prominence"] = find_mains(recording)
+            if other := also_there(line, step["prominence"]):
+                step["notes"] = [
+                    f"{other} Hz stands out of the spectrum beside {line:g} Hz, and stays"
+                ]
         else:
             line = contract.line_hz
         found.append(step | {"line_hz": line})

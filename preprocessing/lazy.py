@@ -133,13 +133,14 @@ def find_gaps(
     covered = float(times_s[-1] - times_s[0] - steps[steps > gap_s].sum()) if len(times_s) else 0.0
     n_steps = len(times_s) - 1 - len(starts)
     notes = []
-    if covered > 1.0:
-        rate = n_steps / covered
+    if max(covered, n_steps / sfreq) > 1.0:
+        rate = n_steps / covered if covered > 0 else np.inf
         if abs(rate / sfreq - 1) > 0.05:
             raise SourceError(
                 f"{path}: the time stamps run at {rate:.4g} Hz, the sampling rate is said to be "
                 f"{sfreq:g} Hz",
-                hint="correct `sfreq` in the source's reader, or exclude the file",
+                hint="correct `sfreq`, or the unit of time, in the source's reader, or exclude the "
+                "file",
             )
         if abs(rate / sfreq - 1) > 0.001:
             notes.append(f"the time stamps run at {rate:.6g} Hz, read as {sfreq:g} Hz")

@@ -13,6 +13,8 @@ CANDIDATES_HZ = (50.0, 60.0)
 # stretches is not smooth, and noise alone reaches more.
 _STANDS_OUT = 3.0
 _STRETCH_S = 4.0
+# so far above its neighbours is no chance, in however short a recording
+_OBVIOUS = 30.0
 
 
 def find_mains(recording: Recording) -> tuple[float | None, dict[str, float]]:
@@ -56,6 +58,12 @@ def find_mains(recording: Recording) -> tuple[float | None, dict[str, float]]:
     n_averaged = max(1.0, 2 * signal.shape[1] / (_STRETCH_S * sfreq) - 1)
     needed = _STANDS_OUT * (1 + 4 / n_averaged)
     return (float(best) if prominence[best] >= needed else None), prominence
+
+
+def also_there(line_hz: float | None, prominence: dict[str, float]) -> str | None:
+    """Return the candidate beside the one chosen that nobody overlooks, and no notch takes out."""
+    others = (name for name in prominence if line_hz is not None and float(name) != line_hz)
+    return next((name for name in others if prominence[name] >= _OBVIOUS), None)
 
 
 def _spectra(signal: np.ndarray, sfreq: float, n: int) -> tuple[np.ndarray, np.ndarray]:

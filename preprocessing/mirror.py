@@ -120,7 +120,9 @@ def _download(remote: _Remote, path: Path) -> None:
             )
         os.utime(begun, ns=(remote.stamp, remote.stamp))
         begun.replace(path)
-    except OSError as error:
+    except SourceError:
+        raise
+    except Exception as error:
         raise SourceError(
             f"{remote}: cannot be downloaded: {type(error).__name__}: {error}",
             hint="run again; what is in the store already is not downloaded again",
@@ -164,10 +166,12 @@ def _listed(url: str) -> dict[str, tuple[int, int]]:
     fs, base = _open(url)
     try:
         found = fs.find(base, detail=True)
-    except OSError as error:
+    # each protocol's library has errors of its own, such as botocore's for missing credentials
+    except Exception as error:
         raise SourceError(
             f"{url}: cannot be listed: {type(error).__name__}: {error}",
-            hint="check the URL and the access to it",
+            hint="check the URL and the access to it, which is configured where fsspec's library "
+            "looks for it: the environment, or ~/.config/fsspec",
         ) from error
     files = {}
     for name, info in found.items():
@@ -182,7 +186,11 @@ def _listed(url: str) -> dict[str, tuple[int, int]]:
             raise SourceError(f"{url}/{relative}: the server does not tell its size")
         files[relative] = (int(size), _stamp(info, int(size)))
     if not files:
-        raise SourceError(f"{url}: no file there", hint="check the URL and the access to it")
+        raise SourceError(
+            f"{url}: no file there",
+            hint="check the access, and the URL: it has to be a folder, of which `include` names "
+            "single files",
+        )
     return files
 
 

@@ -31,8 +31,8 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 class TableReader(Reader):
     """A CSV or TSV file with one row a sample; it is read as a whole.
 
-    Lines that hold no numbers and rows that repeat an earlier one are left out and told; gaps
-    in time are joined and marked.
+    Lines that hold no numbers and rows that repeat an earlier one are left out and told. Gaps in
+    time are joined and marked; without a column of time, so is what was left out.
 
     Parameters
     ----------
@@ -80,7 +80,8 @@ class TableReader(Reader):
     def raw(self, path: Path, facts: Facts) -> mne.io.BaseRaw:
         """Read the table."""
         table = self._table(path, facts)
-        starts: list[int] = []
+        # the table keeps the numbers of its rows: where one is missing, it was left out
+        starts: list[int] = (np.flatnonzero(np.diff(table.index) > 1) + 1).tolist()
         if self.time is not None:
             times_s = table[self.time].to_numpy() * _SECONDS[self.time_unit]
             starts, notes = find_gaps(times_s, self.sfreq, self.gap_s, path)
@@ -121,7 +122,7 @@ class TableReader(Reader):
             )
         if told:
             facts.notes.append(f"left out {' and '.join(told)} (of {n_lines})")
-        return numbers[good & ~again].reset_index(drop=True)
+        return numbers[good & ~again]
 
     def _plain(self, path: Path, wanted: list[str]) -> pd.DataFrame:
         """Read a table in which nothing is odd, at the speed of pandas; raise if anything is."""

@@ -113,6 +113,14 @@ def test_a_wrong_override_is_named(tmp_path, override, message):
         load(tmp_path, "steps: 1\nmasks: []\n", override)
 
 
+def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    text = "steps: 1\nlabel: ~/a\n"
+    assert load(tmp_path, text).label == "/home/anna/a"
+    assert load(tmp_path, text, "label=~/b").label == "/home/anna/b"
+    assert load(tmp_path, text, "label=a~/b").label == "a~/b"
+
+
 def test_an_unknown_config_name_gets_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown preprocess config 'eegmatt'.*\n.*'eegmat'"):
         find_config("eegmatt", "preprocess")

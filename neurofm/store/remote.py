@@ -242,7 +242,7 @@ def location(path: str | Path | RemotePath) -> Location:
     Parameters
     ----------
     path : str, Path or RemotePath
-        A folder or a URL; ``file://`` is a folder.
+        A folder, ``~`` for the user's home, or a URL; ``file://`` is a folder.
 
     Raises
     ------
@@ -258,7 +258,7 @@ def location(path: str | Path | RemotePath) -> Location:
         return path
     protocol, separator, rest = text.partition("://")
     if not separator:
-        return Path(text)
+        return Path(text).expanduser()
     return Path(rest) if protocol in {"file", "local"} else RemotePath(text)
 
 

@@ -94,6 +94,19 @@ def test_a_channel_in_another_unit_is_found(factor, said):
     assert said in bad["Pz"].why
 
 
+@pytest.mark.parametrize(
+    ("factor", "told"),
+    [(1e3, "(limit 200), as if mV had been taken for V"),
+     (2e6, "(limit 200), as if uV had been taken for V"),
+     (1e-3, "(limit 200), as if scaled to V once more than the others"),
+     (3e4, "(limit 200)")],
+)  # fmt: skip
+def test_a_power_of_1000_is_named(factor, told):
+    signal = brain()
+    signal[row("Pz")] *= factor
+    assert found(recording_of(signal))["Pz"].why.endswith(told)
+
+
 def test_a_channel_whose_spectrum_is_another_is_found():
     signal = brain()
     signal[row("T7")] += 300e-6 * np.random.default_rng(1).standard_normal(signal.shape[1])

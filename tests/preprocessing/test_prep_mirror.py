@@ -156,6 +156,24 @@ def test_a_folder_that_is_empty_or_cannot_be_listed_is_refused(memory, tmp_path)
         mirror("nothing://x", tmp_path)
 
 
+def test_what_a_protocols_library_raises_is_told(tmp_path, uploaded, monkeypatch):
+    class NoCredentials(Exception):
+        """As botocore's: no OSError."""
+
+    def refuse(*args, **kwargs):
+        raise NoCredentials("Unable to locate credentials")
+
+    root = mirror(URL, tmp_path / "first")
+    monkeypatch.setattr(type(uploaded), "get_file", refuse)
+    told = r"eeg\.edf: cannot be downloaded: NoCredentials: Unable to locate"
+    with pytest.raises(SourceError, match=told):
+        fetch(root.rglob("*.edf"))
+    monkeypatch.setattr(type(uploaded), "find", refuse)
+    told = r"study: cannot be listed: NoCredentials: Unable to locate.*\n.*~/\.config/fsspec"
+    with pytest.raises(SourceError, match=told):
+        mirror(URL, tmp_path / "second")
+
+
 def test_without_the_package_of_a_protocol_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ConfigError, match=r"gs://bucket/x cannot be read: .*\n.*neurofm\[cloud\]"):

@@ -3,6 +3,7 @@ import pytest
 from scipy.signal import welch
 
 from neurofm.errors import SignalError
+from neurofm.preprocessing.harmonise import harmonise, notes_of
 from neurofm.preprocessing.mains import find_mains, harmonics
 from neurofm.preprocessing.reference import Rereference
 from neurofm.preprocessing.steps import BandPass, Notch, Resample
@@ -173,6 +174,15 @@ def test_the_stronger_of_both_is_taken(make_recording):
     signal = brownish(60) + sine(50, duration_s=60, amplitude=2e-6)
     signal += sine(60, duration_s=60, amplitude=8e-6)
     assert find_mains(make_recording(signal))[0] == 60
+
+
+def test_mains_that_stay_beside_the_stronger_are_told(make_recording, contract):
+    signal = brownish(60) + sine(50, duration_s=60, amplitude=8e-6)
+    one = harmonise(make_recording(signal), contract)
+    signal = signal + sine(60, duration_s=60, amplitude=20e-6)
+    both = harmonise(make_recording(signal), contract)
+    assert not any("beside" in note for note in notes_of(one))
+    assert "50 Hz stands out of the spectrum beside 60 Hz, and stays" in notes_of(both)
 
 
 def test_mains_above_nyquist_are_not_looked_for(make_recording):

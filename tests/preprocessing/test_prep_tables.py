@@ -106,6 +106,23 @@ def test_a_rate_that_the_times_do_not_have_is_refused(tmp_path, rows):
         open_raw(write(tmp_path / "x.csv", rows), reader(sfreq=500))
 
 
+def test_times_in_another_unit_are_refused(tmp_path, rows):
+    path = write(tmp_path / "x.csv", rows)
+    with pytest.raises(SourceError, match=r"stamps run at 2\.56e\+05 Hz.*\n.*the unit of time"):
+        open_raw(path, reader(time_unit="ms"))
+    rows[:, 0] = 7.0
+    with pytest.raises(SourceError, match="stamps run at inf Hz"):
+        open_raw(write(tmp_path / "y.csv", rows), reader())
+
+
+def test_what_was_left_out_is_marked_where_no_time_tells_it(tmp_path, rows):
+    rows[700:711, 2] = np.nan
+    raw, facts = open_raw(write(tmp_path / "x.csv", rows), reader(time=None, markers=[]))
+    assert facts.notes == ["left out 11 lines that hold no numbers (of 2560)"]
+    assert raw.n_times == 2549
+    assert events_of(raw) == [(round(700 / 256, 4), "EDGE boundary")]
+
+
 def test_a_column_that_is_not_there_names_the_nearest(tmp_path, rows):
     path = write(tmp_path / "x.csv", rows, header=("time", *NAMES, "Marker0"))
     with pytest.raises(SourceError, match=r"no column 'Marker'; found time, .*\n.*'Marker0'"):

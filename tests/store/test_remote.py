@@ -88,6 +88,11 @@ def test_a_url_is_told_from_a_folder(text, expected):
     assert location(text) == expected
 
 
+def test_a_tilde_is_the_users_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert location("~/stores/a") == Path("/home/anna/stores/a")
+
+
 def test_a_url_that_became_a_path_is_refused():
     with pytest.raises(StoreError, match="'s3:/bucket/a' is a URL that lost a slash"):
         open_store(Path("s3://bucket/a"))
