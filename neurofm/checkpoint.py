@@ -21,7 +21,7 @@ from neurofm import __version__
 from neurofm.backbones.table import BACKBONES
 from neurofm.config import Config, parse_config
 from neurofm.contract import SignalContract
-from neurofm.embedding import Source, embed, witness
+from neurofm.embedding import Source, embed
 from neurofm.encoder import Encoder, EncoderConfig
 from neurofm.errors import CheckpointError, ConfigError, unknown_name
 from neurofm.nn.weights import (
@@ -35,6 +35,7 @@ from neurofm.nn.weights import (
 )
 from neurofm.report.model_card import model_card
 from neurofm.tokenizers.table import TOKENIZERS
+from neurofm.witness import witness
 
 __all__ = ["Checkpoint", "load", "save", "weights_digest"]
 

@@ -27,7 +27,7 @@ FLOORS = [
     ],
     ["store", "data", "nn", "training", "report", "simulate"],
     ["preprocessing", "tokenizers", "backbones"],
-    ["published", "encoder", "embedding", "checkpoint"],
+    ["published", "encoder", "embedding", "witness", "checkpoint"],
     ["pretrain", "finetune"],
     ["interop", "inspection", "demo", "cli", "__init__"],
 ]

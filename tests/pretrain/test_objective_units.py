@@ -8,11 +8,11 @@ import torch
 from batches import plain_batch
 
 from neurofm.contract import SignalContract
-from neurofm.embedding import witness
 from neurofm.encoder import EncoderConfig
 from neurofm.pretrain.code_prediction import CodePredictionConfig
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.pretrain.masks import SpatialRadiusMaskConfig
+from neurofm.witness import witness
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 BACKBONE = {"name": "transformer", "depth": 1, "n_heads": 2}

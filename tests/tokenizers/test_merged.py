@@ -9,12 +9,12 @@ from batches import plain_batch
 
 from neurofm.config import parse_config
 from neurofm.contract import SignalContract
-from neurofm.embedding import witness
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import ConfigError, SensorError, SignalError
 from neurofm.sensors import text_code
 from neurofm.signals import Batch
 from neurofm.tokenizers.merged import MIDDLE_M, MergedPatchConfig, on_layout
+from neurofm.witness import witness
 
 CONTRACT = SignalContract(sfreq=50, band_hz=(0.5, 20), window_s=2)
 WHO = ("d_sub-1", "d_sub-2")
