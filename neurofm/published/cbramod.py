@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neurofm.config import Config
 from neurofm.errors import ConfigError
 from neurofm.nn.block import Block
+from neurofm.nn.depthwise_conv import DepthwiseConv
 from neurofm.nn.patch_convs import PatchConvs
 from neurofm.nn.polar import magnitude
 from neurofm.published.entry import Published, config_of, constructor_values, rename
@@ -86,8 +87,7 @@ class CBraMod(nn.Module):
                 hint=f"set width to {self.convs.n_features(config.patch_len)}",
             )
         self.spectrum = nn.Linear(config.patch_len // 2 + 1, width)
-        padding = (PLACE_KERNEL[0] // 2, PLACE_KERNEL[1] // 2)
-        self.place = nn.Conv2d(width, width, PLACE_KERNEL, padding=padding, groups=width)
+        self.place = DepthwiseConv(width, PLACE_KERNEL)
         self.mask_patch = nn.Parameter(torch.zeros(config.patch_len))
         self.blocks = nn.ModuleList(
             Block(width, config.n_heads, attention="split_halves", hidden=config.hidden)
