@@ -5,28 +5,34 @@ B windows, S sites, P patches, D width, E features of a code.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from neurofm.config import Config
 from neurofm.errors import ConfigError
 from neurofm.nn.codebook import Codebook, Gradient
+from neurofm.nn.finite_scalar import FiniteScalar
 from neurofm.signals import Batch
 from neurofm.tokenizers.coder import Coder
 from neurofm.tokenizers.slot import CodedTokenizer
 
 
 class CodebookConfig(Config):
-    """Codes of normed vectors, one a patch.
+    """Codes of normed vectors, one a patch; or of rounded ones.
 
     Parameters
     ----------
     n_codes, code_width : int
         Size of the codebook.
+    levels : tuple of int, optional
+        Round each feature of a code to so many values (finite scalar quantisation, Mentzer et al.
+        2024), instead of learning codes: (8, 5, 5, 5) are 1000 codes of width 4, which is what
+        `n_codes` and `code_width` must say. What is said below of learned codes has no effect.
     decay, commitment : float
         Of the codes' moving average, and weight of the loss that holds tokens to them. Published
         are 0.99 and 1, for batches of many thousand tokens; with small ones all tokens then soon
@@ -43,9 +49,29 @@ class CodebookConfig(Config):
     commitment: float = Field(default=0.25, ge=0)
     gradient: Gradient = "straight_through"
     revive_below: float = Field(default=0.05, ge=0)
+    levels: tuple[int, ...] | None = Field(default=None, min_length=1)
 
-    def codebook(self) -> Codebook:
-        """Build the codes."""
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        if self.levels is not None:
+            n, width = math.prod(self.levels), len(self.levels)
+            if (n, width) != (self.n_codes, self.code_width):
+                raise ValueError(
+                    f"levels {list(self.levels)} make {n} codes of {width} features: set n_codes "
+                    f"to {n} and code_width to {width}"
+                )
+        return self
+
+    def codebook(self) -> Codebook | FiniteScalar:
+        """Build the codes.
+
+        Raises
+        ------
+        ConfigError
+            If a feature would be rounded to one value.
+        """
+        if self.levels is not None:
+            return FiniteScalar(self.levels)
         return Codebook(
             self.n_codes,
             self.code_width,
@@ -64,12 +90,12 @@ class PatchEncoder(nn.Module, ABC):
     ----------
     embed : Module
         What sees a patch alone.
-    codebook : Codebook
+    codebook : Codebook or FiniteScalar
         The codes.
     """
 
     embed: nn.Module
-    codebook: Codebook
+    codebook: Codebook | FiniteScalar
 
     @abstractmethod
     def codes_of(self, batch: Batch) -> Tensor:

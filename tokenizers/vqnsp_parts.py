@@ -142,7 +142,8 @@ class VqnspEncoder(PatchEncoder):
 
     def codes_of(self, batch: Batch) -> Tensor:
         """Return the codes of a batch, shape (B, C, P, 1, 1)."""
-        patches = self.patches(batch.signal, batch.present).to(self.codebook.vectors.dtype)
+        dtype = next(self.parameters()).dtype
+        patches = self.patches(batch.signal, batch.present).to(dtype)
         return self.quantise(patches, batch).codes[..., None, None]
 
 

@@ -43,8 +43,11 @@ class FiniteScalar(nn.Module):
         """K, the product of the levels."""
         return int(self.levels.prod())
 
-    def forward(self, x: Tensor) -> Quantised:
-        """Quantise tokens (..., number of levels) into -1..1; there is no loss."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Quantised:  # noqa: ARG002
+        """Quantise tokens (..., number of levels) into -1..1.
+
+        There is no loss, and nothing is learned, of padding or of others.
+        """
         half = (self.levels - 1) * (1 + 1e-3) / 2
         # an even number of levels has no middle: shift by half a level, and undo it
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
