@@ -84,6 +84,36 @@ def test_every_option_of_a_source_reaches_what_acts_on_it(tmp_path, write_edf, m
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reader", {"name": "bids"}), ("unit_scale", 2.0), ("units", "trust"),
+        ("reference", "A1"), ("sss", {}), ("rename", {"Fp1": "F7"}), ("montage", "biosemi16"),
+        ("channels", {"O1": "drop"}), ("events", {"rename": {"a": "b"}}),
+        ("events", {"classes": {"a": "b"}}), ("allow_unlocated", True),
+    ],
+)  # fmt: skip
+def test_a_recording_in_the_store_was_made_with_the_same_settings_or_is_refused(key, value):
+    assert SourceConfig.model_validate({key: value}).reading() != SourceConfig().reading()
+
+
+def test_where_a_file_lies_and_what_it_is_called_is_no_setting():
+    elsewhere = {
+        "root": "a", "dataset": "d", "include": ("*.edf",), "exclude": ("b*",), "subject": "1",
+        "pattern": "{subject}.edf", "session": "1", "task": "1", "run": "1",
+    }  # fmt: skip
+    assert set(elsewhere) == FOUND_BY
+    assert SourceConfig(**elsewhere).reading() == SourceConfig().reading()
+
+
+def test_files_that_are_read_beside_a_recording_are_its_files(tmp_path):
+    beside = SourceConfig(events=EventsConfig(companion="{stem}-eve.fif"))
+    assert beside.files(tmp_path / "a.edf") == [tmp_path / "a.edf", tmp_path / "a-eve.fif"]
+    (tmp_path / "b.set").touch()
+    (tmp_path / "b.fdt").touch()
+    assert SourceConfig().files(tmp_path / "b.set") == [tmp_path / "b.set", tmp_path / "b.fdt"]
+
+
 def test_a_recording_is_as_large_as_its_files_together_and_as_new_as_the_newest(tmp_path):
     files = [tmp_path / name for name in "abc"]
     for number, file in enumerate(files):

@@ -178,3 +178,44 @@ def test_choices_are_ever_harder_and_hard_for_the_last_fifth_of_a_run():
         coder.rebuild(batch, batch.present)
         found.append(float(coder.coder.choice.temperature))
     assert found == pytest.approx([1 - i / 8 for i in range(8)] + [0, 0])
+
+
+# ---------------------------------------------------------------------------------------
+# In the slot of an encoder
+
+FREEZABLE = [name for name, config in TRAINABLE.items() if "frozen" in config.model_fields]
+
+
+@pytest.mark.parametrize("name", FREEZABLE)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_frozen_asks_for_no_gradient_and_is_never_in_training(name, frozen):
+    config = TRAINABLE[name](patch_s=0.5, frozen=frozen, **VALUES[name])
+    slot = config.build(CONTRACT, 24).train()
+    kept = getattr(slot, "coder", slot.content)
+    if name == "annealed_samples":
+        kept = slot.content.coder
+    if kept is None:
+        assert not frozen
+        return
+    learn = [p.requires_grad for p in kept.parameters()]
+    assert learn
+    assert all(learn) or frozen
+    assert not any(learn) or not frozen
+    assert kept.training != frozen
+    assert any(p.requires_grad for p in slot.parameters())
+
+
+def test_tokens_of_learnt_codes_are_the_same_in_training_whatever_codes_are_called():
+    torch.manual_seed(0)
+    config = TRAINABLE["annealed_samples"](patch_s=0.5, **VALUES["annealed_samples"])
+    slot = config.build(CONTRACT, 24)
+    slot.content.coder.rename(torch.tensor([3, 9, 0, 4, 1, 0, 7, 2]))
+    batch = make_batch()
+    torch.testing.assert_close(slot.train()(batch).content, slot.eval()(batch).content)
+
+
+def test_what_bends_adds_to_all_features_alike_reaches_no_fresh_token():
+    """Or tokens would be the same for all patches, and soon have one code."""
+    project = build("vqnsp").embed.project
+    features = torch.randn(7, project.in_features)
+    torch.testing.assert_close(project(features + 3.0), project(features), atol=1e-4, rtol=1e-4)
