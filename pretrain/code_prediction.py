@@ -17,6 +17,7 @@ from neurofm.config import Config
 from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder
 from neurofm.errors import ConfigError
+from neurofm.pretrain.jitter import jittered
 from neurofm.signals import Batch
 from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.training.module import Loss
@@ -29,10 +30,13 @@ class CodePredictionConfig(Config):
     ----------
     ratio : float
         Share of the tokens of a window that is hidden.
+    place_noise_m : float
+        Standard deviation of what is added to each coordinate of a position, in metres.
     """
 
     name: Literal["code_prediction"] = "code_prediction"
     ratio: float = Field(default=0.5, gt=0, lt=1)
+    place_noise_m: float = Field(default=0.0, ge=0)
 
     def build(self, encoder: Encoder, contract: SignalContract) -> CodePrediction:  # noqa: ARG002
         """Build the objective that trains `encoder`.
@@ -96,7 +100,8 @@ class CodePrediction(nn.Module):
         """
         codes = self._targets(batch)  # (B, S, P, M, Q)
         hide = self._hide(self.sites(batch), codes.shape[2], generator)
-        encoded = self.encoder(batch, hide).content[hide]  # (N, D)
+        shown = jittered(batch, self.config.place_noise_m, generator)
+        encoded = self.encoder(shown, hide).content[hide]  # (N, D)
         scores = self.predict(encoded).float().unflatten(-1, self.shape)  # (N, M, Q, K)
         wanted = codes[hide]
         loss = F.cross_entropy(scores.flatten(0, 2), wanted.flatten()) / math.log(self.shape[-1])

@@ -18,6 +18,7 @@ from neurofm.encoder import Encoder
 from neurofm.errors import ConfigError
 from neurofm.nn.spectrum import LogPower
 from neurofm.pretrain.channel_decoder import ChannelDecoder
+from neurofm.pretrain.jitter import jittered
 from neurofm.pretrain.masks import MaskConfig, SpatialRadiusMaskConfig
 from neurofm.signals import Batch
 from neurofm.tokenizers.slot import CodedTokenizer
@@ -51,6 +52,8 @@ class MaskedReconstructionConfig(Config):
         output finds less than one of the plain spectrum.
     decoder_heads : int
         Heads of that decoder's attention, where there is one.
+    place_noise_m : float
+        Standard deviation of what is added to each coordinate of a position, in metres.
     """
 
     name: Literal["masked_reconstruction"] = "masked_reconstruction"
@@ -59,6 +62,7 @@ class MaskedReconstructionConfig(Config):
     spectrum: float = Field(default=1.0, ge=0)
     visible: float = Field(default=0.5, ge=0)
     decoder_heads: int = Field(default=4, ge=1)
+    place_noise_m: float = Field(default=0.0, ge=0)
 
     def build(self, encoder: Encoder, contract: SignalContract) -> MaskedReconstruction:
         """Build the objective that trains `encoder` on signals under `contract`.
@@ -119,7 +123,7 @@ class MaskedReconstruction(nn.Module):
         hide = self.config.mask(batch, patches.shape[2], generator).to(patches.device)
 
         # 2. Encode the rest.
-        encoded = self.encode(batch, hide)
+        encoded = self.encode(jittered(batch, self.config.place_noise_m, generator), hide)
 
         # 3. Score the samples of what was hidden; a mask never hides padding.
         target = patches[hide].float()  # (N, L)

@@ -6,6 +6,7 @@ import torch
 from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
 from neurofm.errors import ConfigError
+from neurofm.pretrain.jitter import jittered
 from neurofm.pretrain.masked_reconstruction import MaskedReconstructionConfig
 from neurofm.pretrain.masks import MASKS, RandomMaskConfig
 from neurofm.sensors import text_code
@@ -96,6 +97,26 @@ def test_weights_of_the_terms_add_up(objective):
     only = MaskedReconstructionConfig(spectrum=0.0, visible=0.0).build(objective.encoder, CONTRACT)
     only.load_state_dict(objective.state_dict())
     torch.testing.assert_close(loss(only, make_batch()).total, result.terms["signal"])
+
+
+def test_sensors_are_moved_a_little_and_only_those_that_are_somewhere():
+    batch = make_batch()
+    batch.located[0, 2] = False
+    moved = jittered(batch, 0.01, torch.Generator().manual_seed(0)).position - batch.position
+    assert not moved[0, 2].any()
+    assert 0.005 < float(moved[batch.located].std()) < 0.02
+    again = jittered(batch, 0.01, torch.Generator().manual_seed(0))
+    assert torch.equal(again.position - batch.position, moved)
+    assert jittered(batch, 0.0, torch.Generator()) is batch
+
+
+def test_noise_of_places_is_drawn_after_the_mask_and_reaches_the_encoder(objective):
+    noisy = MaskedReconstructionConfig(place_noise_m=0.02).build(objective.encoder, CONTRACT)
+    noisy.load_state_dict(objective.state_dict())
+    plain, moved = (loss(o, make_batch()) for o in (objective, noisy))
+    assert plain.terms["hidden_share"] == moved.terms["hidden_share"]
+    assert plain.total != moved.total
+    assert loss(noisy, make_batch()).total == moved.total
 
 
 def test_log_power_finds_the_frequency_of_a_sine(objective):
