@@ -11,7 +11,7 @@ fused kernel exists), or through torch's fused kernel (CBraMod, EEGPT), as all o
 
 `--products` says instead how long the products of matrices in a training step take (and fused
 attention and convolutions, which are made of them), of ours and of theirs: what is left is all that
-can be saved where both need the same products.
+can be saved where both need the same products; and how many operations a step is.
 
     python benchmarks/encoders.py
     python benchmarks/encoders.py --channels 64 --seconds 10 --depth 12 --rounds 15
@@ -159,21 +159,22 @@ def interleaved(pair: Pair, rounds: int, *, backward: bool) -> tuple[list[float]
 
 
 class Products(TorchDispatchMode):
-    """Clock of what multiplies matrices."""
+    """Clock of what multiplies matrices, and count of all operations."""
 
-    spent = 0.0
+    spent, calls = 0.0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         """Run an operation, and count its time if it is a product."""
         start = CLOCK()
         out = func(*args, **(kwargs or {}))
+        self.calls += 1
         if func.overloadpacket.__name__.lstrip("_").startswith(PRODUCTS):
             self.spent += CLOCK() - start
         return out
 
 
-def products(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
-    """Return the time of a training step, and that of its products."""
+def split(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> str:
+    """Return the products and the rest of a training step in milliseconds, and its operations."""
     whole, parts = [], []
     for i in range(2 * rounds + 2):
         if i % 2:
@@ -182,7 +183,9 @@ def products(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> t
             with Products() as clock:
                 seconds(module, forward, backward=True)
             parts.append(clock.spent)
-    return statistics.median(whole[1:]), statistics.median(parts[1:])
+    part = statistics.median(parts[1:])
+    rest = statistics.median(whole[1:]) - part
+    return f"{1e3 * part:10.1f}{1e3 * rest:10.1f}{clock.calls:8}"
 
 
 def timed(pair: Pair, rounds: int) -> str:
@@ -193,15 +196,6 @@ def timed(pair: Pair, rounds: int) -> str:
         ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
         row += f"{1e3 * statistics.median(ours):10.1f}{1e3 * statistics.median(theirs):10.1f}"
         row += f"{ratio:8.2f}"
-    return row
-
-
-def split(pair: Pair, rounds: int) -> str:
-    """Return the products and the rest of a training step of ours, and of theirs."""
-    row = ""
-    for module, forward in (pair[:2], pair[2:]):
-        whole, part = products(module, forward, rounds)
-        row += f"{1e3 * part:10.1f}{1e3 * (whole - part):10.1f}{1e3 * whole:8.1f}"
     return row
 
 
@@ -223,7 +217,7 @@ def main() -> None:
     head = ("ours", "theirs", "ratio") * 2
     title = "forward ms", "forward + backward ms"
     if asked.products:
-        head, title = ("products", "rest", "both") * 2, ("ours, ms", "theirs, ms")
+        head, title = ("products", "rest", "calls") * 2, ("ours, ms", "theirs, ms")
     print(
         f"batch {asked.batch}, depth {asked.depth}, {torch.get_num_threads()} threads, float32, "
         f"{asked.rounds} rounds"
@@ -241,8 +235,10 @@ def main() -> None:
             pair = PAIRS[name](size, models)
             without_dropout(pair[0])
             without_dropout(pair[2])
-            measure = split if asked.products else timed
-            row = measure(pair, asked.rounds)
+            if asked.products:
+                row = split(*pair[:2], asked.rounds) + split(*pair[2:], asked.rounds)
+            else:
+                row = timed(pair, asked.rounds)
         print(f"{channels:8}{length:4}  {name:9}{BY_HAND[name]:>14}{row}", flush=True)
 
 
