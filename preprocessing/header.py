@@ -24,7 +24,8 @@ from neurofm.sensors import (
 )
 
 # what a file beside the recording calls the frame of its positions
-_FRAMES = {"mni": Knowledge.MNI, "scan": Knowledge.SCAN}
+_FRAMES = {"head": Knowledge.MEASURED, "mni": Knowledge.MNI, "scan": Knowledge.SCAN}
+_LANDMARK = 1  # FIFFV_POINT_CARDINAL
 _OTHER_FRAMES = {
     Knowledge.DEVICE: "positions are in the device frame: the file has no device-to-head transform",
     Knowledge.MNI: "positions are in MNI space",
@@ -90,8 +91,12 @@ def describe(info: mne.Info, picks: list[int], facts: Facts, where: str) -> Sens
     electric = [kind not in MEG_KINDS for kind in sensors.kind]
     sensors = _on_template(sensors, labels, facts)
     known = sensors.known.copy()
+    measured = electric & (known == Knowledge.MEASURED)
     if facts.frame:
-        known[electric & (known == Knowledge.MEASURED)] = _FRAMES[facts.frame]
+        known[measured] = _FRAMES[facts.frame]
+    elif not any(int(point["kind"]) == _LANDMARK for point in info["dig"] or ()):
+        # without landmarks MNE calls any frame the head's, also a template's or a scan's
+        known[measured & (sensors.kind != SensorKind.EEG)] = Knowledge.SCAN
     return sensors.evolve(
         known=known,
         region=tuple(facts.regions.get(label) for label in labels),

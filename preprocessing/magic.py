@@ -25,8 +25,8 @@ class Facts:
     reference : str
         What potentials are taken against, as such a file says; empty if none does.
     frame : str
-        ``mni`` or ``scan``, where such a file says that positions are in this frame and the
-        reader has taken them for the head's.
+        ``head``, ``mni`` or ``scan``, where such a file or the source says that positions are in
+        this frame and the reader has taken them for the head's.
     template : dict
         Electrode -> position in the head frame, for those that nobody has measured.
     participant : dict

@@ -103,6 +103,7 @@ def _opened(task: Task) -> RawReader:
     """Open the file of a task, and read its header."""
     raw, facts = open_raw(task.path, task.source.reader, task.source.sss)
     facts.reference = facts.reference or task.source.reference
+    facts.frame = facts.frame or task.source.frame or ""
     if task.source.montage:
         facts.template = montage_positions(task.source.montage)
     rename_channels(raw, task.source.rename, str(task.path))

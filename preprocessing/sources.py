@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -33,7 +33,7 @@ from neurofm.preprocessing.units import Units
 from neurofm.signals import Entities
 
 # what a source says that a store made before it could be said does not know of
-_LATER = ("reader", "units", "reference", "sss", "rename", "montage")
+_LATER = ("reader", "units", "reference", "frame", "sss", "rename", "montage")
 
 _Factor = Annotated[float, Field(gt=0)]
 
@@ -68,6 +68,10 @@ class SourceConfig(Config):
     reference : str
         What potentials are taken against, such as ``Cz`` or ``average``, where neither channel
         names nor a file says it.
+    frame : "head", "mni" or "scan", optional
+        Frame of electrode positions, where no table beside the file says it. That of contacts
+        inside the head, in a file without landmarks of the head, is otherwise taken for one of
+        which nothing is known (``scan``).
     sss : SssConfig, optional
         Signal space separation of MEG before anything else. Recordings with internal active
         shielding (MaxShield) are refused without it.
@@ -98,6 +102,7 @@ class SourceConfig(Config):
     unit_scale: _Factor | dict[KindName, _Factor] = 1.0
     units: Units = "check"
     reference: str = ""
+    frame: Literal["head", "mni", "scan"] | None = None
     sss: SssConfig | None = None
     rename: dict[str, str] = Field(default_factory=dict)
     montage: str | None = None

@@ -13,6 +13,7 @@ from neurofm.errors import SourceError
 from neurofm.preprocessing.read import AutoReader
 from neurofm.preprocessing.run import CONFIG, run
 from neurofm.preprocessing.verify import companions, verify
+from neurofm.sensors import Knowledge
 from neurofm.store.reader import open_store
 
 EEG = ("eeg",)
@@ -138,3 +139,14 @@ def test_samples_without_their_header_are_refused_and_nihon_kohden_is_not(tmp_pa
     with pytest.raises(SourceError, match=r"no BrainVision header of its name.*\n.*\.vhdr"):
         verify(path)
     assert AutoReader().claims("sub-1/a.eeg")
+
+
+def test_the_source_says_which_frame_contacts_are_in(tmp_path, make_raw):
+    where = {f"LA{i}": np.array([0.02 + 0.004 * i, 0.01, 0.03]) for i in range(1, 5)}
+    montage = mne.channels.make_dig_montage(where, coord_frame="mni_tal")
+    raw = make_raw(names=where, types="seeg").set_montage(montage, verbose="error")
+    (tmp_path / "raw").mkdir()
+    raw.save(tmp_path / "raw" / "a_raw.fif", verbose="error")
+    result = preprocess(tmp_path, {"frame": "mni"})
+    assert set(open_store(result.store).sensors("real_sub-1").known) == {Knowledge.MNI}
+    assert "positions are in MNI space" in result.report["notes"][0]

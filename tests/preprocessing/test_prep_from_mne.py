@@ -7,6 +7,7 @@ from neurofm.errors import SensorError, SignalError, SourceError
 from neurofm.preprocessing.channels import looks_not_brain
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.harmonise import dropped_channels, notes_of
+from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.read import open_raw
 from neurofm.sensors import Knowledge
 from neurofm.signals import Entities
@@ -134,6 +135,22 @@ def test_positions_too_close_together_for_any_head_are_not_used(make_raw):
         (note,) = notes_of(recording)
         assert note.startswith("positions in the file that are on no head, not used: Fp1, Cz")
         np.testing.assert_allclose(recording.sensors.position, right.sensors.position, atol=1e-3)
+
+
+@pytest.mark.parametrize("frame", ["mri", "mni_tal", "head"])
+def test_a_frame_that_nobody_tells_is_not_the_heads(make_raw, frame):
+    where = {f"LA{i}": np.array([0.02 + 0.004 * i, 0.01, 0.03]) for i in range(1, 5)}
+    marks = {"nasion": [0, 0.1, 0], "lpa": [-0.08, 0, 0], "rpa": [0.08, 0, 0]}
+    montage = mne.channels.make_dig_montage(
+        where, coord_frame=frame, **(marks if frame == "head" else {})
+    )
+    raw = make_raw(names=where, types="seeg").set_montage(montage, verbose="error")
+    known = recording_from_raw(raw, ME).sensors.known
+    assert set(known) == {Knowledge.MEASURED if frame == "head" else Knowledge.SCAN}
+    told = {"head": Knowledge.MEASURED, "mni": Knowledge.MNI, "scan": Knowledge.SCAN}
+    for name, expected in told.items():
+        recording = recording_from_raw(raw, ME, facts=Facts(frame=name))
+        assert set(recording.sensors.known) == {expected}
 
 
 def test_a_recording_without_any_position_is_refused_unless_allowed(make_raw):
