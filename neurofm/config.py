@@ -12,10 +12,10 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from neurofm.errors import ConfigError, nearest, unknown_name
 
@@ -41,6 +41,14 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def in_home(value: str) -> str:
+    """Replace ``~/`` at the beginning of a value by the user's home."""
+    return str(Path(value).expanduser()) if value.startswith("~/") else value
+
+
+HomePath = Annotated[str, AfterValidator(in_home)]  # of a default, which no file says
 
 
 def digest_of(values: Any) -> str:
@@ -186,7 +194,7 @@ def _at_home(value: Any) -> Any:
         return {key: _at_home(below) for key, below in value.items()}
     if isinstance(value, list):
         return [_at_home(below) for below in value]
-    return str(Path(value).expanduser()) if isinstance(value, str) and value[:2] == "~/" else value
+    return in_home(value) if isinstance(value, str) else value
 
 
 def _descend(here: Any, part: str, path: str) -> Any:

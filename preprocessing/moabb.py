@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import mne
 from pydantic import Field
 
-from neurofm.config import digest_of
+from neurofm.config import HomePath, digest_of
 from neurofm.errors import ConfigError, SourceError, unknown_name
 from neurofm.files import write_atomically
 from neurofm.preprocessing.magic import Facts
@@ -45,7 +45,7 @@ class MoabbReader(Reader):
     dataset: str
     subjects: tuple[int, ...] = ()
     options: dict[str, Value] = Field(default_factory=dict)
-    cache: str = "~/.cache/neurofm/moabb"
+    cache: HomePath = "~/.cache/neurofm/moabb"
 
     library: ClassVar[str] = "MOABB"
 
@@ -64,7 +64,7 @@ class MoabbReader(Reader):
             If a subject is not in it, or cannot be loaded.
         """
         dataset = open_dataset(self.dataset, self.options)
-        folder = Path(self.cache).expanduser() / f"{self.dataset}-{digest_of(self.options)}"
+        folder = Path(self.cache) / f"{self.dataset}-{digest_of(self.options)}"
         there = [int(subject) for subject in dataset.subject_list]
         for subject in self.subjects or there:
             if subject not in there:

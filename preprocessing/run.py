@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field
 
-from neurofm.config import Config
+from neurofm.config import Config, HomePath
 from neurofm.contract import SignalContract
 from neurofm.errors import SourceError
 from neurofm.preprocessing.account import COMPANION, OTHER, account
@@ -74,7 +74,7 @@ class PreprocessConfig(Config):
     cleaning: CleaningConfig = CleaningConfig()
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     every_file: bool = False
-    cache: str = "~/.cache/neurofm/sources"
+    cache: HomePath = "~/.cache/neurofm/sources"
     keep_cache: bool = True
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     cluster: ClusterConfig | None = None
