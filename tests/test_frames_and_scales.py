@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from neurofm.contract import robust_sd
+from neurofm.errors import SensorError
 from neurofm.sensors import Knowledge, sensors_from_info
 
 MAG = 3024  # FIFFV_COIL_VV_MAG_T3
@@ -40,6 +41,24 @@ def test_an_identity_without_a_digitised_head_is_no_head_position(shift_m, digit
     assert sensors.known[0] == known
     assert sensors.position[0, 2] == pytest.approx(z)
     np.testing.assert_allclose(sensors.orientation, [[0, 0, 1]])
+
+
+def test_a_planar_gradiometer_points_along_its_difference_and_a_magnetometer_out_of_the_head():
+    info = make_info(0.04)
+    info["chs"][0]["loc"][3:12] = [0, 1, 0, 0, 0, 1, 1, 0, 0]
+    np.testing.assert_allclose(sensors_from_info(info).orientation, [[1, 0, 0]])
+    info["chs"][0]["coil_type"], info["chs"][0]["unit"] = 3012, 201
+    np.testing.assert_allclose(sensors_from_info(info).orientation, [[0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("coil", "unit", "said"), [(MAG, 201, "in T/m, but mag"), (3012, 112, "in T, but grad_planar")]
+)
+def test_tesla_and_tesla_per_metre_are_never_mixed(coil, unit, said):
+    info = make_info()
+    info["chs"][0]["coil_type"], info["chs"][0]["unit"] = coil, unit
+    with pytest.raises(SensorError, match=said):
+        sensors_from_info(info)
 
 
 def test_one_sample_that_is_no_number_makes_a_scale_none():

@@ -171,6 +171,14 @@ def test_what_is_withheld_is_told_apart_from_what_was_shown():
     assert (signals[0].sum(1) == 3).all()
 
 
+def test_codes_are_named_by_what_is_there_and_not_by_padding(monkeypatch):
+    coder, batch, told = build("annealed_samples"), make_batch(n_padding=2), []
+    monkeypatch.setattr(coder.coder, "rename", told.append)
+    coder.finish([batch, batch])
+    codes = coder.coder.choose(batch.signal.unflatten(-1, (4, 32))).codes[batch.present]
+    assert torch.equal(told[0], 2 * torch.bincount(codes.flatten(), minlength=len(told[0])))
+
+
 def test_choices_are_ever_harder_and_hard_for_the_last_fifth_of_a_run():
     coder, batch, found = build("annealed_samples").train(), make_batch(), []
     coder.begin(10)
