@@ -12,7 +12,9 @@ from neurofm.preprocessing.history import band_passed, marked_bad
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.mains import find_mains
 from neurofm.preprocessing.quality import measure_quality
+from neurofm.preprocessing.spatial import selection
 from neurofm.preprocessing.spectrum import spectra_of
+from neurofm.preprocessing.spill import SpilledSignal
 from neurofm.preprocessing.stretches import Stretches
 from neurofm.preprocessing.windows import measure
 from neurofm.sensors import Knowledge
@@ -114,3 +116,16 @@ def test_a_history_is_read_to_its_end(make_recording):
         recording = recording.evolve(step)
     assert marked_bad(recording) == {"Cz": "two"}
     assert band_passed(recording) == (0.5, 30.0, [50.0])
+
+
+def test_a_signal_that_is_made_when_asked_for_slices_at_any_stride(make_recording):
+    recording = make_recording()
+    whole = recording.signal
+    mixed = selection(recording.sensors, [2, 0], {}).lazily(recording).signal
+    spilled = SpilledSignal(whole.shape)
+    spilled.write(0, whole)
+    for step in (3, 2, 3, 7, 1):
+        np.testing.assert_array_equal(mixed[:, ::step], whole[[2, 0], ::step])
+        np.testing.assert_array_equal(spilled[:, ::step], whole[:, ::step])
+    np.testing.assert_array_equal(mixed[1, 5:90:4], whole[0, 5:90:4])
+    np.testing.assert_array_equal(spilled[1, 5:90:4], whole[1, 5:90:4])
