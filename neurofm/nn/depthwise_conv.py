@@ -48,8 +48,6 @@ class DepthwiseConv(nn.Conv2d):
 
 
 class _ByConvolutions(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
         return F.conv2d(x, weight, bias, padding=padding, groups=len(weight))

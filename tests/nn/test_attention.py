@@ -173,6 +173,8 @@ def test_linear_attention_writes_out_few_tokens_and_maps_what_is_gathered_of_man
         out = layer(x, present)
         out[present].square().sum().backward()
         found.append([out[present], *(p.grad for p in layer.parameters())])
+        holes = torch.where(present[..., None], x, torch.nan)
+        torch.testing.assert_close(layer(holes, present)[present], out[present])
     torch.testing.assert_close(found[0], found[1])
 
 
