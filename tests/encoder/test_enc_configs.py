@@ -33,7 +33,7 @@ BASES = {
     "pyramid": {"n_heads": 4, "layers": [{}, {"group": 2, "near": 2, "sites": True}]},
 }  # fmt: skip
 CODES = {
-    "n_codes": 9, "code_width": 4, "decay": 0.5, "commitment": 2.0, "gradient": "rotation",
+    "levels": [3, 4], "n_codes": 9, "code_width": 4, "decay": 0.5, "commitment": 2.0, "gradient": "rotation",
     "revive_below": 8.0,
 }  # fmt: skip
 STACKS = {"inner": 24, "n_heads": 4, "depth": 3, "decoder_depth": 2, "mlp_ratio": 3.0}
@@ -103,6 +103,8 @@ BESIDE = {
     ("mamba", "n_heads"): {"attention_every": 1},
     ("mamba", "mlp_ratio"): {"attention_every": 1},
     ("merged_patch", "subject_layer"): {"subjects": ["toy_sub-1"]},
+    ("vqnsp", "levels"): {"n_codes": 12, "code_width": 2},
+    ("du_in", "levels"): {"n_codes": 12, "code_width": 2},
     ("vqnsp", "frozen"): {"discrete": False},
     ("du_in", "frozen"): {"discrete": False},
 }

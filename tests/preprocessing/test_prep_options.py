@@ -36,7 +36,7 @@ def test_every_option_of_a_source_reaches_what_acts_on_it(tmp_path, write_edf, m
     path = write_edf(tmp_path / "a.edf")
     mne.write_events(tmp_path / "a-eve.fif", np.array([[256, 0, 7]]), verbose="error")
     values = {
-        "unit_scale": 2.0, "units": "trust", "reference": "A1", "sss": SssConfig(frame="meg"),
+        "unit_scale": 2.0, "units": "trust", "reference": "A1", "frame": "scan", "sss": SssConfig(frame="meg"),
         "rename": {"Fp1": "F7"}, "montage": "biosemi16", "channels": {"O1": "drop"},
         "events": EventsConfig(companion="{stem}-eve.fif"), "allow_unlocated": True,
     }  # fmt: skip
@@ -73,7 +73,7 @@ def test_every_option_of_a_source_reaches_what_acts_on_it(tmp_path, write_edf, m
     )  # fmt: skip
     assert outcome.error is None
     facts = asked.pop("facts")
-    assert facts.reference == "A1"
+    assert (facts.reference, facts.frame) == ("A1", "scan")
     assert facts.template == montage_positions("biosemi16")
     assert asked == {
         "reader": source.reader, "sss": values["sss"], "rename": values["rename"],
@@ -88,7 +88,7 @@ def test_every_option_of_a_source_reaches_what_acts_on_it(tmp_path, write_edf, m
     ("key", "value"),
     [
         ("reader", {"name": "bids"}), ("unit_scale", 2.0), ("units", "trust"),
-        ("reference", "A1"), ("sss", {}), ("rename", {"Fp1": "F7"}), ("montage", "biosemi16"),
+        ("reference", "A1"), ("frame", "scan"), ("sss", {}), ("rename", {"Fp1": "F7"}), ("montage", "biosemi16"),
         ("channels", {"O1": "drop"}), ("events", {"rename": {"a": "b"}}),
         ("events", {"classes": {"a": "b"}}), ("allow_unlocated", True),
     ],
