@@ -164,7 +164,7 @@ def test_what_cannot_keep_windows_apart_gives_way(
 
 def test_flex_attention_gives_way_where_it_has_no_gradient():
     """A run trains with what a user has chosen for its encoder, also on a processor."""
-    values = {"width": 32, "padding": "pack", "packed_by": "flex"}
+    values = {"width": 32, "padding": "pack", "packed_by": "flex", "backbone": SMALL}
     encoder = EncoderConfig.model_validate(values).build(
         SignalContract(sfreq=50, band_hz=(0.5, 20), window_s=2)
     )

@@ -231,6 +231,26 @@ def test_padding_teaches_nothing_about_channels_that_are_decoded(name):
     louder = dataclasses.replace(batch, signal=batch.signal.clone())
     louder.signal[:, -2:] = 1e6
     torch.testing.assert_close(loss(objective, batch).total, loss(objective, louder).total)
+    tensors = {k: v[:, :4] for k, v in vars(batch).items() if torch.is_tensor(v)}
+    hide = torch.zeros(2, 6, 4, dtype=torch.bool)
+    with torch.no_grad():
+        padded = objective.encode(batch, hide)[:, :4]
+        alone = objective.encode(dataclasses.replace(batch, **tensors), hide[:, :4])
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_codes_that_were_computed_before_show_nothing_of_what_is_hidden():
+    """They are of the whole window."""
+    slot = {"name": "brain_tokenizer", "patch_s": 0.5, "frozen": True, "discrete": True}
+    values = {**ENCODER.model_dump(), "tokenizer": {**slot, **SEVERAL["brain_tokenizer"]}}
+    encoder = EncoderConfig.model_validate(values).build(CONTRACT)
+    objective = MaskedReconstructionConfig().build(encoder, CONTRACT).eval()
+    batch, hide = make_batch(), torch.zeros(2, 5, 4, dtype=torch.bool)
+    hide[:, 1:] = True
+    whole = dataclasses.replace(batch, codes=encoder.tokenizer.codes(batch).to(torch.int16))
+    assert encoder.tokenizer.stored(whole) is not None
+    assert torch.equal(objective.encode(whole, hide), objective.encode(batch, hide))
 
 
 @pytest.mark.parametrize("name", ["merged_patch", "du_in"])
