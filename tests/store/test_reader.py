@@ -93,7 +93,7 @@ def test_metadata_that_lacks_a_part_is_refused(path):
 
 def test_a_damaged_index_is_refused(path):
     (path / "index.parquet").write_bytes(b"PAR1 no more PAR1")
-    with pytest.raises(StoreError, match=r"index\.parquet cannot be read.*\n.*recover"):
+    with pytest.raises(StoreError, match=r"index\.parquet cannot be read.*\n.*delete it"):
         open_store(path)
 
 

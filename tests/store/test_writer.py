@@ -253,7 +253,7 @@ def test_recover_rebuilds_a_lost_index(path):
     commit(path, rows)
     before = open_store(path).index
     (path / "index.parquet").unlink()
-    with pytest.raises(StoreError, match=r"index.parquet is missing\n.*recover"):
+    with pytest.raises(StoreError, match=r"index.parquet is missing\n.*makes it anew"):
         open_store(path)
     assert recover(path) == ["d_sub-1", "d_sub-2"]
     assert open_store(path).index.equals(before)
