@@ -178,7 +178,7 @@ def build(size: Size, person: Person, *, by_name: bool, seed: int) -> BrainCoder
     """Return a fresh tokenizer."""
     torch.manual_seed(derived_seed(seed, "init"))
     config = BrainTokenizerConfig(
-        patch_s=0.5, ratios=(8, 4), inner=size.inner, n_codes=size.n_codes
+        patch_s=0.5, ratios=(8, 4), inner=size.inner, n_codes=size.n_codes, straight=False
     )
     coder = config.build_parts(CONTRACT)
     if not by_name:

@@ -54,6 +54,9 @@ class BrainTokenizerConfig(PatchConfig):
     revive_below : float
         Codes that stand for fewer tokens a batch on average are replaced. It must be well below
         tokens by codes, or codes that serve are thrown away: a small batch has few tokens.
+    straight : bool
+        Whether a linear map of the patch leads beside the convolutions, in and out, which are left
+        to add what is not linear. With it a run of minutes gets several times as far.
     discrete : bool
         Whether tokens are made of codes, as in BrainOmni; otherwise of the sources themselves.
     frozen : bool
@@ -75,6 +78,7 @@ class BrainTokenizerConfig(PatchConfig):
     n_codes: int = Field(default=256, ge=2)
     gradient: Gradient = "rotation"
     revive_below: float = Field(default=0.05, ge=0)
+    straight: bool = True
     discrete: bool = False
     frozen: bool = False
 
@@ -106,6 +110,7 @@ class BrainTokenizerConfig(PatchConfig):
             revive_below=self.revive_below,
             named_sources=True,
             strength=True,
+            straight=self.straight,
         ).checked()
 
     def build(self, contract: SignalContract, width: int) -> BrainTokenizer:
@@ -181,8 +186,7 @@ class BrainTokenizer(CodedTokenizer):
     ):
         super().__init__(BrainEncoder(parts), parts.window_len, sfreq, width)
         self.discrete, self.frozen = config.discrete, config.frozen
-        n_moments = parts.window_len // parts.hop
-        self.project = nn.Linear(n_moments * parts.width, width)
+        self.project = nn.Linear(parts.n_moments * parts.width, width)
         self.project_query = nn.Linear(parts.width, width)
         initialise_linear(self.project_query)
         if self.frozen:
@@ -240,7 +244,7 @@ class BrainTokenizer(CodedTokenizer):
     def code_shape(self) -> tuple[int, int, int]:
         """Codes of a token, M and Q, and how many codes a level has."""
         parts = self.content.config
-        return parts.window_len // parts.hop, parts.n_levels, parts.n_codes
+        return parts.n_moments, parts.n_levels, parts.n_codes
 
     def sites(self, batch: Batch) -> Tensor:
         """Return which sources are there: all, of a window with channels, bool (B, S)."""

@@ -52,6 +52,8 @@ class BrainPartsConfig(Config):
         Whether sensors know sources apart by more than what they say; see `SourcesToSensors`.
     strength : bool
         Whether codes tell how strong a source is, not its direction alone; the published do not.
+    straight : bool
+        Whether a linear map leads beside the convolutions, in and out; the published have none.
     """
 
     window_len: int = Field(default=512, ge=1)
@@ -71,11 +73,17 @@ class BrainPartsConfig(Config):
     unknown: bool = True
     named_sources: bool = False
     strength: bool = False
+    straight: bool = False
 
     @property
     def hop(self) -> int:
         """Samples of one moment."""
         return int(torch.tensor(self.ratios).prod())
+
+    @property
+    def n_moments(self) -> int:
+        """M."""
+        return self.window_len // self.hop
 
     def checked(self) -> BrainPartsConfig:
         """Return these values if they fit each other.
@@ -140,6 +148,9 @@ class BrainEncoder(nn.Module):
         self.config = config
         self.sensors = SensorEmbedding(config.width, config.n_kinds, unknown=config.unknown)
         self.encoder = SEANetEncoder(*_net(config))
+        self.straight_in: nn.Linear | None = None
+        if config.straight:
+            self.straight_in = nn.Linear(config.window_len, config.n_moments * config.width)
         self.to_sources = SensorsToSources(config.width, config.n_heads, config.n_sources)
         self.codes = ResidualCodes(
             config.n_levels,
@@ -152,9 +163,11 @@ class BrainEncoder(nn.Module):
 
     def features(self, windows: Tensor) -> Tensor:
         """Map windows (B, C, N, L) to features of channels (B, C, N M, D)."""
-        shape = windows.shape[:3]
-        out = self.encoder(windows.flatten(0, 2)[:, None])
-        return out.transpose(1, 2).unflatten(0, shape).flatten(2, 3)
+        flat = windows.flatten(0, 2)
+        out = self.encoder(flat[:, None]).transpose(1, 2)
+        if self.straight_in is not None:
+            out = out + self.straight_in(flat).view_as(out)
+        return out.unflatten(0, windows.shape[:3]).flatten(2, 3)
 
     def sources(self, windows: Tensor, sensors: Tensor, present: Tensor | None = None) -> Tensor:
         """Map windows (B, C, N, L) of embedded `sensors` (B, C, D) to sources (B, S, N, M, D).
@@ -183,13 +196,18 @@ class BrainParts(BrainEncoder):
         names = config.n_sources if config.named_sources else None
         self.to_sensors = SourcesToSensors(config.width, config.n_heads, names)
         self.decoder = SEANetDecoder(*_net(config))
+        self.straight_out: nn.Linear | None = None
+        if config.straight:
+            self.straight_out = nn.Linear(config.n_moments * config.width, config.window_len)
 
     def decode(self, content: Tensor, sensors: Tensor) -> Tensor:
         """Map quantised sources (B, S, N, M, D) to windows (B, C, N, L) of any sensors."""
         x = self.to_sensors(content.flatten(2, 3), sensors)
-        x = x.unflatten(2, content.shape[2:4]).flatten(0, 2).transpose(1, 2)
-        shape = (len(sensors), sensors.shape[1], content.shape[2])
-        return self.decoder(x)[:, 0].unflatten(0, shape)
+        x = x.unflatten(2, content.shape[2:4]).flatten(0, 2)  # (B C N, M, D)
+        out = self.decoder(x.transpose(1, 2))[:, 0]
+        if self.straight_out is not None:
+            out = out + self.straight_out(x.flatten(1))
+        return out.unflatten(0, (len(sensors), sensors.shape[1], content.shape[2]))
 
     def reconstruct(
         self,

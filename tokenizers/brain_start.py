@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.place import HEAD_M
+from neurofm.nn.seanet import PaddedConv
 from neurofm.sphere import fibonacci
 from neurofm.tokenizers.brain_parts import BrainEncoder, BrainParts
 
-_NEAR, _KIND_SHARE, _PICKY, _AGREED = 4.0, 0.3, 3.0, 0.1
+_NEAR, _KIND_SHARE, _PICKY, _AGREED, _ASIDE = 4.0, 0.3, 3.0, 0.1, 0.1
 # a head in the head frame: between the ears is the origin, its middle lies above
 _MIDDLE_M, _RADIUS_M, _LOWEST = (0.0, 0.0, 0.04), 0.095, -0.4
 
@@ -90,6 +91,19 @@ def _keep_scale(parts: BrainEncoder) -> None:
     parts.sensors.kinds.weight.mul_(_KIND_SHARE)
     for layer in (parts.to_sources.value, parts.to_sources.project_out):
         initialise_linear(layer)
+    _lead(parts.encoder.last, parts.straight_in)
     if isinstance(parts, BrainParts):
         initialise_linear(parts.to_sensors.project_out)
         initialise_linear(parts.to_sensors.key_value)
+        _lead(parts.decoder.last, parts.straight_out)
+
+
+def _lead(convolutions: PaddedConv, straight: nn.Linear | None) -> None:
+    """Let what is straight lose nothing at first, and convolutions add little to it."""
+    if straight is None:
+        return
+    nn.init.orthogonal_(
+        straight.weight, max(1.0, straight.out_features / straight.in_features) ** 0.5
+    )
+    nn.init.zeros_(straight.bias)
+    convolutions.conv.weight = _ASIDE * convolutions.conv.weight

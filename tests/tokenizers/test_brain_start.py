@@ -7,6 +7,7 @@ from neurofm.contract import SignalContract
 from neurofm.nn.latent_sources import SourcesToSensors
 from neurofm.nn.place import HEAD_M
 from neurofm.tokenizers.brain import BrainTokenizerConfig
+from neurofm.tokenizers.brain_parts import BrainPartsConfig
 from neurofm.tokenizers.brain_start import on_the_head, start_sources
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
@@ -52,6 +53,36 @@ def test_sources_can_begin_at_any_sensors(coder):
     start_sources(coder, row.expand(16, -1))
     looks = coder.to_sources.weights(torch.zeros(1, 40, 1, 64), embedded(coder, on_the_head(40)))
     assert (looks[0].argmax(1) == 7).all()
+
+
+@torch.no_grad()
+def test_a_fresh_patch_loses_nothing_on_the_straight_way_and_convolutions_add_little(coder):
+    windows = torch.randn(2, 3, 4, coder.config.window_len)
+    features = coder.features(windows)
+    straight = coder.straight_in(windows).unflatten(-1, (coder.config.n_moments, -1)).flatten(2, 3)
+    aside = (features - straight).square().mean()
+    assert 0 < aside < 0.05 * straight.square().mean()
+    seen = coder.straight_in.weight
+    alike = seen.T @ seen
+    torch.testing.assert_close(alike, alike[0, 0] * torch.eye(len(alike)), atol=1e-4, rtol=1e-4)
+    said = torch.randn(2, 16, 4, coder.config.n_moments, 64)
+    sensors = embedded(coder, on_the_head(6)).expand(2, -1, -1)
+    straight = coder.straight_out(
+        coder.to_sensors(said.flatten(2, 3), sensors).unflatten(2, (4, -1)).flatten(3)
+    )
+    out = coder.decode(said, sensors)
+    assert 0 < (out - straight).square().mean() < 0.05 * straight.square().mean()
+
+
+def test_the_published_form_has_no_straight_way():
+    straight, published = (
+        set(BrainTokenizerConfig(patch_s=0.5, straight=s).build_parts(CONTRACT).state_dict())
+        for s in (True, False)
+    )
+    added = {"straight_in.weight", "straight_in.bias", "straight_out.weight", "straight_out.bias"}
+    assert straight - published == added
+    assert published < straight
+    assert not BrainPartsConfig().straight
 
 
 def test_points_of_the_head_lie_on_it():
