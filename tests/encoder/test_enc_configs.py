@@ -54,7 +54,7 @@ OTHERS = {
     "brain_tokenizer": {
         "ratios": [5, 2], "n_filters": 6, "kernel": 3, "last_kernel": 3, "inner": 24, "n_heads": 2,
         "n_sources": 4, "n_levels": 1, "n_codes": 6, "gradient": "straight_through",
-        "revive_below": 8.0, "discrete": False, "frozen": True,
+        "revive_below": 8.0, "straight": False, "discrete": False, "frozen": True,
     },
     "vqnsp": CODES | STACKS | {"n_filters": 4, "layer_scale": 0.1, **dict.fromkeys(WHOLE, False)},
     "du_in": CODES | STACKS | {
