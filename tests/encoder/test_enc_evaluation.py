@@ -4,6 +4,8 @@ import pytest
 import torch
 from encoder_cases import BACKBONES, VARIANTS, build_encoder, differ, encode, make_windows
 
+from neurofm import encoder as encoder_module
+
 DROPS = {"dropout": 0.5, "drop_path": 0.5}
 
 
@@ -37,3 +39,11 @@ def test_what_is_dropped_is_made_up_for_on_the_mean(name):
         found = block.train()._added(added, None, None)
     assert found.mean() == pytest.approx(1.0, abs=0.1)
     assert (found == 0).float().mean() == pytest.approx(0.3, abs=0.07)
+
+
+@pytest.mark.parametrize(("padding", "packed"), [("mask", 0), ("pack", 1)])
+def test_windows_are_packed_where_that_is_asked_for(padding, packed, monkeypatch):
+    calls, real = [], encoder_module.encode_packed
+    monkeypatch.setattr(encoder_module, "encode_packed", lambda *a: calls.append(a) or real(*a))
+    encode(build_encoder(padding=padding), make_windows())
+    assert len(calls) == packed

@@ -9,6 +9,7 @@ from neurofm.preprocessing.events import _in_range
 from neurofm.preprocessing.from_mne import recording_from_raw
 from neurofm.preprocessing.header import describe
 from neurofm.preprocessing.history import band_passed, marked_bad
+from neurofm.preprocessing.interpolate import head_origin
 from neurofm.preprocessing.magic import Facts
 from neurofm.preprocessing.mains import find_mains
 from neurofm.preprocessing.quality import measure_quality
@@ -19,6 +20,7 @@ from neurofm.preprocessing.stretches import Stretches
 from neurofm.preprocessing.windows import measure
 from neurofm.sensors import Knowledge
 from neurofm.signals import Entities, Event
+from neurofm.sphere import fibonacci
 
 
 @pytest.mark.parametrize("stretch", [1, 7, 500, 2559])
@@ -129,3 +131,16 @@ def test_a_signal_that_is_made_when_asked_for_slices_at_any_stride(make_recordin
         np.testing.assert_array_equal(spilled[:, ::step], whole[:, ::step])
     np.testing.assert_array_equal(mixed[1, 5:90:4], whole[0, 5:90:4])
     np.testing.assert_array_equal(spilled[1, 5:90:4], whole[1, 5:90:4])
+
+
+@pytest.mark.parametrize(
+    ("centre", "radius", "fitted"),
+    [((0, 0.005, 0.045), 0.09, True), ((0, 0, 0.04), 0.03, False), ((0, 0.08, 0.04), 0.09, False)],
+)
+def test_a_head_is_fitted_to_electrodes_that_lie_on_one(make_recording, centre, radius, fitted):
+    sensors = make_recording().sensors
+    places = fibonacci(8, lowest=-0.2) * radius + centre
+    sensors = sensors.evolve(position=places.astype(np.float32), known=np.full(8, 1, np.int8))
+    assert sensors.located.all()
+    wanted = centre if fitted else (0, 0, 0.04)
+    np.testing.assert_allclose(head_origin(sensors), wanted, atol=1e-4)
