@@ -6,10 +6,12 @@ crashes or hangs costs its recording and not the worker, and both ways give the 
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -24,6 +26,8 @@ R = TypeVar("R")
 
 # Enough for workers that join later to find work; a task is a few kilobytes.
 _AHEAD = 1000
+# Time that SLURM may take to answer to sbatch; its jobs may wait as long as they like.
+_SUBMIT_S = 60.0
 
 
 class LocalClusterConfig(Config):
@@ -121,7 +125,7 @@ class SlurmConfig(Config):
     name: Literal["slurm"] = "slurm"
     jobs: int = Field(ge=1)
     cores: int = Field(default=1, ge=1)
-    memory: str = "8GB"
+    memory: str = Field(default="8GB", pattern=r"^\d+(\.\d+)? ?[kKMGT]i?B$")
     walltime: str = Field(default="04:00:00", pattern=r"^(\d+-)?\d{1,2}:\d{2}(:\d{2})?$")
     queue: str = ""
     account: str = ""
@@ -134,9 +138,20 @@ class SlurmConfig(Config):
     def client(self) -> Iterator[Any]:
         """Submit the jobs, and connect to their cluster."""
         distributed = _import("distributed")
-        with self._cluster() as cluster, distributed.Client(cluster) as client:
-            cluster.scale(jobs=self.jobs)
-            yield client
+        if shutil.which("sbatch") is None:
+            raise ConfigError(
+                "cluster.name: slurm submits jobs by sbatch, which is not on this machine's path",
+                hint="run it where jobs are submitted; `--dry-run` shows the job's script anywhere",
+            )
+        cluster = self._cluster()
+        try:
+            with distributed.Client(cluster) as client:
+                cluster.scale(jobs=self.jobs)
+                _require_submitted(cluster)
+                yield client
+        finally:
+            with suppress(AssertionError):  # Dask takes for granted that every job was started
+                cluster.close()
 
     def job_script(self) -> str:
         """Return what is given to ``sbatch``."""
@@ -164,6 +179,18 @@ class SlurmConfig(Config):
             scheduler_options={"dashboard_address": ":0"},
             **{key: value for key, value in given.items() if value},
         )
+
+
+def _require_submitted(cluster: Any) -> None:
+    """Wait until SLURM has taken a job: what it refuses, Dask would wait for without end."""
+    end = time.monotonic() + _SUBMIT_S
+    while not any(getattr(job, "job_id", None) for job in dict(cluster.workers).values()):
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"cluster: sbatch has taken no job in {_SUBMIT_S:g} s",
+                hint="its own message is above; `--dry-run` shows the script that it was given",
+            )
+        time.sleep(0.1)
 
 
 ClusterConfig = Annotated[

@@ -10,6 +10,7 @@ import pytest
 
 from neurofm.config import Config, parse_config
 from neurofm.errors import ConfigError
+from neurofm.preprocessing import cluster as cluster_module
 from neurofm.preprocessing.cluster import (
     ClusterConfig,
     DaskPool,
@@ -152,6 +153,18 @@ def test_jobs_of_slurm_do_the_work_and_are_cancelled(tmp_path, monkeypatch):
     assert not _is_running(job)
 
 
+def test_jobs_that_nobody_takes_are_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    pool = DaskPool(CALL, SlurmConfig(jobs=1))
+    with pytest.raises(ConfigError, match="sbatch, which is not on this machine's path"):
+        list(pool.each([os.getpid]))
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setattr(cluster_module, "_SUBMIT_S", 2.0)
+    with pytest.raises(ConfigError, match=r"sbatch has taken no job in 2 s\n.*--dry-run"):
+        list(pool.each([os.getpid]))
+
+
 def _is_running(pid):
     try:
         with pathlib.Path(f"/proc/{pid}/stat").open() as stat:
@@ -166,6 +179,7 @@ def _is_running(pid):
         ({"name": "kubernetes"}, "unknown name 'kubernetes'; known: local, scheduler, slurm"),
         ({"name": "slurm"}, "cluster.jobs: Field required"),
         ({"name": "slurm", "jobs": 1, "walltime": "4 hours"}, "cluster.walltime: .*'4 hours'"),
+        ({"name": "slurm", "jobs": 1, "memory": "lots"}, "cluster.memory: .*'lots'"),
         ({"name": "scheduler", "adress": "x"}, "did you mean 'address'"),
     ],
 )
