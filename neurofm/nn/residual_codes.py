@@ -18,7 +18,8 @@ class ResidualCodes(nn.Module):
     code_width : int, optional
         Features of a code, if other than D: every level maps what is left to codes and back.
     decay, revive_below, gradient, kmeans
-        As in `Codebook`; gradients pass the sum of all levels at once.
+        As in `Codebook`. Every level passes the gradient of its own vectors on to what was
+        quantised, so those of Q levels add up there.
     """
 
     def __init__(

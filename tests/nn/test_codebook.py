@@ -210,3 +210,10 @@ def test_two_ranks_teach_what_one_rank_with_all_tokens_does(tmp_path):
     for state in states(tmp_path, ["0", "1"]):
         for name, value in alone.state_dict().items():
             torch.testing.assert_close(state[name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_every_level_of_residual_codes_passes_its_gradient_on():
+    book = ResidualCodes(3, 8, 4, gradient="straight_through", kmeans=False).eval()
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    book(x).content.sum().backward()
+    torch.testing.assert_close(x.grad, torch.full_like(x, 3.0))
