@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stores import recording_of, write_store
 
 from neurofm.contract import SignalContract
 from neurofm.data.loader import Loader
@@ -19,40 +20,20 @@ from neurofm.data.plan import WindowPlan
 from neurofm.data.processes import Slots
 from neurofm.data.several import SeveralReaders
 from neurofm.errors import ConfigError
-from neurofm.sensors import Knowledge, SensorKind, Sensors
-from neurofm.signals import Entities, Recording
 from neurofm.store.reader import open_store
-from neurofm.store.writer import commit, create_store, write_recording
-
-
-def unplaced(n):
-    return Sensors(
-        ch_names=tuple(f"E{c}" for c in range(n)),
-        kind=np.full(n, SensorKind.EEG, np.int8),
-        position=np.zeros((n, 3), np.float32),
-        orientation=np.zeros((n, 3), np.float32),
-        known=np.full(n, Knowledge.ABSENT, np.int8),
-        oriented=np.zeros(n, bool),
-        region=(None,) * n,
-    )
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Three recordings of 3 and 5 channels."""
+    rng = np.random.default_rng(0)
+    recordings = [
+        recording_of(rng.normal(scale=1e-5, size=(n, 2500)), "ABCDE"[:n], 100.0, subject=str(i))
+        for i, n in enumerate((3, 5, 3))
+    ]
+    contract = SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0)
     path = tmp_path_factory.mktemp("processes") / "store"
-    create_store(path, SignalContract(sfreq=100.0, band_hz=(0.5, 40.0), window_s=1.0))
-    rng, rows = np.random.default_rng(0), []
-    for i, n in enumerate((3, 5, 3)):
-        recording = Recording(
-            signal=rng.normal(scale=1e-5, size=(n, 2500)).astype(np.float32),
-            sfreq=100.0,
-            sensors=unplaced(n),
-            entities=Entities(dataset="d", subject=str(i)),
-        )
-        rows.append(write_recording(path, recording, quality={}, provenance={}))
-    commit(path, rows)
-    return open_store(path)
+    return open_store(write_store(path, contract, *recordings))
 
 
 def make_plan(reader, token_budget=20):
