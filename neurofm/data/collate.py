@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -75,7 +75,9 @@ def collate(
     memory = buffers or Buffers(0)
     signal = memory.take((*shape, n_times), np.float32 if counts is None else np.int16)
     if not memory.filled:
-        _fill(signal.numpy(), reader if counts is None else counts, refs, sensors)
+        reader.expect(refs, n_times)
+        read = reader.read_standard_into if counts is None else counts.read_counts_into
+        _fill(signal.numpy(), read, refs, sensors)
     return Batch(
         signal=signal,
         **_channels(sensors, shape),
@@ -94,14 +96,11 @@ def collate(
 
 def _fill(
     signal: np.ndarray,
-    reader: WindowReader | CountReader,
+    read: Callable[[str, int, np.ndarray], None],
     refs: Sequence[WindowRef],
     sensors: Sequence[Sensors],
 ) -> None:
     """Read windows into `signal` (B, C, n), zeros where a montage has fewer channels."""
-    late = signal.dtype == np.int16
-    read = cast(CountReader, reader).read_counts_into if late else reader.read_standard_into
-    reader.expect(refs, signal.shape[2])
     for ref, montage, out in zip(refs, sensors, signal, strict=True):
         here = len(montage)
         if here < len(out):

@@ -119,14 +119,15 @@ class Loader:
 def _forks(reader: WindowReader, parallel: Parallel) -> bool:
     """Return whether processes read."""
     forkable = getattr(reader, "forkable", False)
-    if parallel == "processes" and not (forkable and can_fork()):
+    forks = forkable and can_fork()
+    if parallel == "processes" and not forks:
         why = (
             "this system, or a daemonic process, does not fork"
             if forkable
             else f"this {type(reader).__name__} cannot be read after a fork"
         )
         raise ConfigError(f"parallel='processes': {why}", hint="use 'auto' or 'threads'")
-    return parallel != "threads" and forkable and can_fork()
+    return forks and parallel != "threads"
 
 
 def training_loader(

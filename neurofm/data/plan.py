@@ -238,8 +238,8 @@ def _spans(index: pd.DataFrame) -> tuple[pa.Array, pd.DataFrame]:
     of_a_recording = ["sfreq", "n_times", "n_channels"]
     ordered = index[["recording_id", "spans", *of_a_recording]].sort_values("recording_id")
     schema = pa.schema([("recording_id", pa.string()), ("spans", pa.list_(pa.float64()))])
-    ids, edges = pa.Table.from_pandas(ordered, schema, preserve_index=False).combine_chunks()
-    edges = edges.combine_chunks()
+    columns = pa.Table.from_pandas(ordered, schema, preserve_index=False).columns
+    ids, edges = (column.combine_chunks() for column in columns)
     recording = np.repeat(np.arange(len(ordered)), np.diff(edges.offsets) // 2)
     flat = edges.flatten().to_numpy().reshape(-1, 2)
     of_each = {name: ordered[name].to_numpy()[recording] for name in of_a_recording}
@@ -252,7 +252,7 @@ def _spans(index: pd.DataFrame) -> tuple[pa.Array, pd.DataFrame]:
         "stop": np.minimum(stop, of_each["n_times"]),
         "n_channels": of_each["n_channels"],
     }
-    return ids.combine_chunks(), pd.DataFrame(table, dtype=np.int64)
+    return ids, pd.DataFrame(table, dtype=np.int64)
 
 
 def _bucket(n_channels: int, spans: pd.DataFrame, n_times: int, batch_size: int) -> _Bucket:

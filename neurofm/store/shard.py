@@ -167,17 +167,15 @@ class OpenShard:
         side_by_side = all(a + n == b for (a, n), (b, _) in itertools.pairwise(entries))
         return (low, n_bytes) if side_by_side and low != _MISSING else None
 
-    def fetch_ahead(self, slots: range) -> None:
-        """Ask the system to begin to read the chunks of some slots from the disk."""
-        extent = self.extent(slots) if self.fd >= 0 else None
-        if extent is not None and sum(extent) <= self.size:
-            os.posix_fadvise(self.fd, *extent, os.POSIX_FADV_WILLNEED)
-
-    def fetch_whole(self) -> None:
-        """Ask the system to begin to read all of it, once."""
-        if not self.fetched and self.fd >= 0:
+    def fetch_ahead(self, slots: range, *, whole: bool) -> None:
+        """Ask the system to begin to read the chunks of some slots; the `whole` shard, but once."""
+        if self.fd < 0:
+            return
+        if whole and not self.fetched:
             self.fetched = True
             os.posix_fadvise(self.fd, 0, self.size, os.POSIX_FADV_WILLNEED)
+        elif (extent := self.extent(slots)) is not None and sum(extent) <= self.size:
+            os.posix_fadvise(self.fd, *extent, os.POSIX_FADV_WILLNEED)
 
     def _of(self, slots: range) -> list[tuple[int, int]]:
         flat = self.entries[2 * slots.start : 2 * slots.stop]

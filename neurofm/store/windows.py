@@ -82,10 +82,7 @@ class ShardReader:
                     number, slot = divmod(first, grid.chunks_per_shard)
                     n = min(last - first, grid.chunks_per_shard - slot)
                     shard = self._shard(array, number)
-                    if self._whole and not shard.fetched:
-                        shard.fetch_whole()
-                    else:
-                        shard.fetch_ahead(range(slot, slot + n))
+                    shard.fetch_ahead(range(slot, slot + n), whole=self._whole)
                     first += n
         except (StoreError, OSError):  # raised again, and told of, where that window is read
             return
