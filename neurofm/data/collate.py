@@ -65,19 +65,12 @@ def collate(
     StoreError
         If a window cannot be read.
     """
-    sensors = [reader.sensors(ref.recording_id) for ref in refs]
-    widest = max((len(s) for s in sensors), default=n_channels or 0)
-    if n_channels is not None and widest > n_channels:
-        wide = next(r.recording_id for r, s in zip(refs, sensors, strict=True) if len(s) == widest)
-        raise SensorError(f"{wide} has {widest} channels, more than the {n_channels} of the batch")
-    shape = (len(refs), n_channels or widest)
-    counts = require_counts(reader) if scale_late else None
     memory = buffers or Buffers(0)
-    signal = memory.take((*shape, n_times), np.float32 if counts is None else np.int16)
-    if not memory.filled:
-        reader.expect(refs, n_times)
-        read = reader.read_standard_into if counts is None else counts.read_counts_into
-        _fill(signal.numpy(), read, refs, sensors)
+    signal, sensors = samples(
+        reader, refs, n_times, memory, n_channels=n_channels, scale_late=scale_late
+    )
+    shape = (len(refs), signal.shape[1])
+    counts = require_counts(reader) if scale_late else None
     return Batch(
         signal=signal,
         **_channels(sensors, shape),
@@ -92,6 +85,34 @@ def collate(
         ),
         codes=_codes(reader, refs) if isinstance(reader, CodeReader) and refs else None,
     )
+
+
+def samples(
+    reader: WindowReader,
+    refs: Sequence[WindowRef],
+    n_times: int,
+    memory: Memory,
+    *,
+    n_channels: int | None = None,
+    scale_late: bool = False,
+) -> tuple[Tensor, list[Sensors]]:
+    """Return the samples of windows (B, C, n), and the montage of each; as `collate`.
+
+    All that another process has to do of a batch: the rest is made where the batch is wanted.
+    """
+    sensors = [reader.sensors(ref.recording_id) for ref in refs]
+    widest = max((len(s) for s in sensors), default=n_channels or 0)
+    if n_channels is not None and widest > n_channels:
+        wide = next(r.recording_id for r, s in zip(refs, sensors, strict=True) if len(s) == widest)
+        raise SensorError(f"{wide} has {widest} channels, more than the {n_channels} of the batch")
+    counts = require_counts(reader) if scale_late else None
+    dtype = np.float32 if counts is None else np.int16
+    signal = memory.take((len(refs), n_channels or widest, n_times), dtype)
+    if not memory.filled:
+        reader.expect(refs, n_times)
+        read = reader.read_standard_into if counts is None else counts.read_counts_into
+        _fill(signal.numpy(), read, refs, sensors)
+    return signal, sensors
 
 
 def _fill(

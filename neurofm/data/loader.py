@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from neurofm.data.buffers import Buffers, Memory
-from neurofm.data.collate import collate, require_counts
+from neurofm.data.collate import collate, require_counts, samples
 from neurofm.data.plan import LoaderConfig, Parallel, WindowPlan, WindowRef
 from neurofm.data.processes import can_fork, in_order_by_processes
 from neurofm.errors import ConfigError
@@ -98,19 +98,34 @@ class Loader:
                 self.reader.sensors(self.plan.batch(self.first_step)[0].recording_id)
             n_bytes = self.plan.most_samples(self.world) * (2 if self.scale_late else 4)
             return in_order_by_processes(
-                self._make, steps, workers=self.workers, prefetch=self.prefetch, n_bytes=n_bytes
+                self._fill,
+                self._make,
+                steps,
+                workers=self.workers,
+                prefetch=self.prefetch,
+                n_bytes=n_bytes,
             )
         make = partial(self._make, Buffers(self.prefetch + self.workers + 1))
         return in_order(make, steps, threads=self.workers, prefetch=self.prefetch)
 
-    def _make(self, memory: Memory, step: int) -> Batch:
+    def _windows(self, step: int) -> tuple[Sequence[WindowRef], int]:
+        """Return this rank's windows of a step, and their channels."""
         refs = self.plan.batch(step)  # all of one number of channels
+        return refs[self.rank :: self.world], len(self.reader.sensors(refs[0].recording_id))
+
+    def _fill(self, memory: Memory, step: int) -> None:
+        refs, n_channels = self._windows(step)
+        late = self.scale_late
+        samples(self.reader, refs, self.n_times, memory, n_channels=n_channels, scale_late=late)
+
+    def _make(self, memory: Memory, step: int) -> Batch:
+        refs, n_channels = self._windows(step)
         return collate(
             self.reader,
-            refs[self.rank :: self.world],
+            refs,
             self.n_times,
             sfreq=self.sfreq,
-            n_channels=len(self.reader.sensors(refs[0].recording_id)),
+            n_channels=n_channels,
             scale_late=self.scale_late,
             buffers=memory,
         )

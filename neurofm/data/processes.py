@@ -34,6 +34,7 @@ _DONE, _FAILED = b"\1", b"\0"
 _log = logging.getLogger("neurofm")
 
 
+Fill = Callable[[Memory, int], None]  # reads the samples of a step into this memory
 Make = Callable[[Memory, int], Batch]  # the batch of a step, its samples in this memory
 
 
@@ -99,13 +100,13 @@ class _Read:
 class _Child:
     """A process that fills slots, and this end of the pipe to it."""
 
-    def __init__(self, make: Make, slots: Slots, siblings: list[_Child]):
+    def __init__(self, fill: Fill, slots: Slots, siblings: list[_Child]):
         context = multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
         # a child that kept these open would not notice that its parent, or a sibling, is gone
         others = [self.pipe, *(sibling.pipe for sibling in siblings)]
         self.process: ForkProcess = context.Process(
-            target=_serve, args=(make, slots, theirs, others), daemon=True, name="neurofm-loader"
+            target=_serve, args=(fill, slots, theirs, others), daemon=True, name="neurofm-loader"
         )
         self.process.start()
         theirs.close()
@@ -145,7 +146,7 @@ class _Child:
         self.process.join()
 
 
-def _serve(make: Make, slots: Slots, pipe: Connection, others: list[Connection]) -> None:
+def _serve(fill: Fill, slots: Slots, pipe: Connection, others: list[Connection]) -> None:
     """Fill slots until the parent closes its end of the pipe, or dies."""
     for other in others:
         other.close()
@@ -156,29 +157,32 @@ def _serve(make: Make, slots: Slots, pipe: Connection, others: list[Connection])
     with suppress(EOFError, OSError):
         while True:
             step, slot = _TASK.unpack(pipe.recv_bytes())
-            pipe.send_bytes(_DONE if _made(make, _Written(slots, slot), step) else _FAILED)
+            pipe.send_bytes(_DONE if _filled(fill, _Written(slots, slot), step) else _FAILED)
 
 
-def _made(make: Make, memory: Memory, step: int) -> bool:
+def _filled(fill: Fill, memory: Memory, step: int) -> bool:
     try:
-        make(memory, step)
+        fill(memory, step)
     except Exception:  # noqa: BLE001 - the parent makes this batch again, and raises
         return False
     return True
 
 
 def in_order_by_processes(
-    make: Make, steps: Iterator[int], *, workers: int, prefetch: int, n_bytes: int
+    fill: Fill, make: Make, steps: Iterator[int], *, workers: int, prefetch: int, n_bytes: int
 ) -> Iterator[Batch]:
     """Yield the batch of each step in order, while children read the next `prefetch`.
 
-    A batch that a child could not make is made here, where its error is raised. When the
+    A batch that a child could not read is made here, where its error is raised. When the
     consumer stops early the children end.
 
     Parameters
     ----------
+    fill : callable
+        ``fill(memory, step)`` reads the samples of a step into `memory`: what children do.
     make : callable
-        ``make(memory, step)`` returns a batch with its samples in `memory`.
+        ``make(memory, step)`` returns a batch with its samples in `memory`, read there unless it
+        is filled.
     steps : iterator of int
         In order.
     workers : int
@@ -207,7 +211,7 @@ def in_order_by_processes(
 
     try:
         for _ in range(workers):
-            children.append(_Child(make, slots, children))
+            children.append(_Child(fill, slots, children))
         for count, step in enumerate(steps):
             child, slot = children[count % workers], slots.free.popleft()
             child.ask(step, slot)

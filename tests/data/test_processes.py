@@ -15,6 +15,7 @@ import torch
 from stores import recording_of, write_store
 
 from neurofm.contract import SignalContract
+from neurofm.data.codes import ReadersWithCodes
 from neurofm.data.loader import Loader
 from neurofm.data.plan import WindowPlan
 from neurofm.data.processes import Slots
@@ -205,6 +206,22 @@ def test_no_batch_is_larger_than_the_plan_says(store, world, token_budget):
         for rank in range(world)
     ]
     assert max(sizes) == plan.most_samples(world)
+
+
+def test_children_read_samples_alone_and_their_parent_the_codes(store, tmp_path):
+    asked = tmp_path / "asked"
+
+    class Codes:
+        def read_codes(self, recording_id, start):
+            with asked.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            return np.full((2, 1, 1, 1), start, np.int16)
+
+    reader = ReadersWithCodes({"a": store}, {"a": Codes()})
+    for batch in make_loader(reader, last_step=10):
+        starts = [round(start * 100) for start in batch.start_s]
+        assert batch.codes[:, 0, 0, 0, 0].tolist() == starts
+    assert set(asked.read_text().split()) == {str(os.getpid())}
 
 
 def test_slots_do_not_overlap():
