@@ -9,7 +9,9 @@ from neurofm import checkpoint
 from neurofm.backbones.transformer import TransformerConfig
 from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
-from neurofm.finetune.trials import COLUMNS, Trials
+from neurofm.finetune.cohort import Cohort
+from neurofm.finetune.tasks import TaskConfig
+from neurofm.finetune.trials import COLUMNS, Trials, find_trials
 from neurofm.sensors import Sensors
 from neurofm.signals import Entities, Event, Recording
 from neurofm.store.writer import commit, create_store, write_recording
@@ -78,6 +80,28 @@ def tiny_store(tmp_path_factory):
     """Four subjects, two runs each, six trials a run."""
     recordings = [make_recording(s, r) for s in ("01", "02", "03", "04") for r in ("1", "2")]
     return write_store(tmp_path_factory.mktemp("store") / "tiny", recordings)
+
+
+@pytest.fixture(scope="session")
+def task():
+    """Which of the two rhythms it is."""
+    return TaskConfig.model_validate(
+        {
+            "name": "rhythm",
+            "classes": ("slow", "fast"),
+            "trials": ({"event": "slow", "label": "slow"}, {"event": "fast", "label": "fast"}),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def cohort(tiny_store):
+    return Cohort([str(tiny_store)])
+
+
+@pytest.fixture(scope="module")
+def trials(cohort, task):
+    return find_trials(cohort, task, sfreq=64.0, window_s=1.0)
 
 
 @pytest.fixture(scope="session")

@@ -17,28 +17,10 @@ from neurofm.finetune.models import HIDDEN
 from neurofm.finetune.probe import LinearProbe, LinearProbeConfig, fit_probe, inner_splits
 from neurofm.finetune.protocols import FewShotConfig, LosoConfig
 from neurofm.finetune.scoring import folds_of
-from neurofm.finetune.tasks import TaskConfig
 from neurofm.finetune.trials import find_trials
 
 CPU = torch.device("cpu")
-TASK = TaskConfig.model_validate(
-    {
-        "name": "rhythm",
-        "classes": ("slow", "fast"),
-        "trials": ({"event": "slow", "label": "slow"}, {"event": "fast", "label": "fast"}),
-    }
-)
 QUICK = FullConfig(epochs=3, patience=2, batch_size=8, lr=5e-3)
-
-
-@pytest.fixture(scope="module")
-def cohort(tiny_store):
-    return Cohort([str(tiny_store)])
-
-
-@pytest.fixture(scope="module")
-def trials(cohort):
-    return find_trials(cohort, TASK, sfreq=64.0, window_s=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +122,7 @@ def test_features_are_those_of_each_trial_alone(source, cohort, trials):
 
 
 def test_cached_features_are_used_again_only_for_the_same_weights_and_windows(
-    source, cohort, trials, tmp_path, monkeypatch
+    source, cohort, trials, task, tmp_path, monkeypatch
 ):
     first = probe(source, cohort, trials, cache=tmp_path).features(0)
     (path,) = tmp_path.iterdir()
@@ -149,7 +131,7 @@ def test_cached_features_are_used_again_only_for_the_same_weights_and_windows(
 
     other = EncoderSource("random_init", source.config, source.contract)
     assert not np.allclose(probe(other, cohort, trials, cache=tmp_path).features(0), first + 1)
-    later = find_trials(cohort, TASK.model_copy(update={"start_s": 0.25}), sfreq=64.0, window_s=1.0)
+    later = find_trials(cohort, task.model_copy(update={"start_s": 0.25}), sfreq=64.0, window_s=1.0)
     assert not np.allclose(probe(source, cohort, later, cache=tmp_path).features(0), first + 1)
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -345,14 +327,14 @@ def test_a_diverging_loss_is_refused(source, cohort, trials):
         full(source, cohort, trials).fit_predict(folds_for(trials)[0], 0)
 
 
-def test_narrow_montages_are_padded_and_not_seen(make_store, source):
+def test_narrow_montages_are_padded_and_not_seen(make_store, source, task):
     """A recording of three channels beside one of four scores as it would alone."""
     many = {"n_channels": 3, "n_trials": 64}  # fill a batch that no wider montage is in
     store = make_store(("01", "1", many), ("02", "1", {}))
     narrow = make_store(("01", "1", many), name="narrow")
     both, alone = Cohort([str(store)]), Cohort([str(narrow)])
     banks = [
-        load_bank(c, find_trials(c, TASK, sfreq=64.0, window_s=1.0), CPU) for c in (both, alone)
+        load_bank(c, find_trials(c, task, sfreq=64.0, window_s=1.0), CPU) for c in (both, alone)
     ]
     assert banks[0].signal.shape[1] == 4
     with torch.inference_mode():

@@ -11,27 +11,8 @@ from neurofm.finetune.covariances import covariances, recentre, shared_channels
 from neurofm.finetune.metrics import balanced_accuracy
 from neurofm.finetune.protocols import LosoConfig
 from neurofm.finetune.scoring import folds_of
-from neurofm.finetune.tasks import TaskConfig
-from neurofm.finetune.trials import find_trials
 
-TASK = TaskConfig.model_validate(
-    {
-        "name": "rhythm",
-        "classes": ("slow", "fast"),
-        "trials": ({"event": "slow", "label": "slow"}, {"event": "fast", "label": "fast"}),
-    }
-)
 BAND = ((2.0, 20.0),)
-
-
-@pytest.fixture(scope="module")
-def cohort(tiny_store):
-    return Cohort([str(tiny_store)])
-
-
-@pytest.fixture(scope="module")
-def trials(cohort):
-    return find_trials(cohort, TASK, sfreq=64.0, window_s=1.0)
 
 
 def folds_for(trials):

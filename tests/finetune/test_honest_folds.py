@@ -20,29 +20,10 @@ from neurofm.finetune.heads import Classifier, LinearHead
 from neurofm.finetune.probe import LinearProbe, LinearProbeConfig, fit_probe
 from neurofm.finetune.protocols import LosoConfig
 from neurofm.finetune.scoring import folds_of
-from neurofm.finetune.tasks import TaskConfig
-from neurofm.finetune.trials import find_trials
 
 CPU = torch.device("cpu")
-TASK = TaskConfig.model_validate(
-    {
-        "name": "rhythm",
-        "classes": ("slow", "fast"),
-        "trials": ({"event": "slow", "label": "slow"}, {"event": "fast", "label": "fast"}),
-    }
-)
 BAND = ((2.0, 20.0),)
 QUICK = FullConfig(epochs=2, patience=2, batch_size=8, lr=5e-3)
-
-
-@pytest.fixture(scope="module")
-def cohort(tiny_store):
-    return Cohort([str(tiny_store)])
-
-
-@pytest.fixture(scope="module")
-def trials(cohort):
-    return find_trials(cohort, TASK, sfreq=64.0, window_s=1.0)
 
 
 @pytest.fixture(scope="module")
