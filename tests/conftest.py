@@ -24,6 +24,13 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup():
+    """Draw the same in every run: what fails once fails again."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def test_data():
     """Folder of real recordings; the test is skipped, with the reason, where there is none."""

@@ -9,14 +9,16 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurofm.nn.bend import gelu, overwritable
+
 ActivationName = Literal["gelu", "relu", "leaky_relu", "selu", "silu", "geglu", "swiglu"]
-_BENDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
+_BENDS: dict[str, Callable[..., Tensor]] = {
+    "gelu": gelu,
     "relu": F.relu,
     "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),
     "selu": F.selu,
     "silu": F.silu,
-    "geglu": F.gelu,
+    "geglu": gelu,
     "swiglu": F.silu,
 }
 GATED = ("geglu", "swiglu")
@@ -68,11 +70,12 @@ class FeedForward(nn.Module):
         """Return what `narrow` maps, shape (..., hidden)."""
         bend = _BENDS[self.activation]
         x = self.widen(x)
+        inplace = overwritable(x, self.widen)
         if self.gated:
             value, gate = x.chunk(2, dim=-1)
-            x = value * bend(gate)
+            x = value * bend(gate, inplace=inplace)
         else:
-            x = bend(x)
+            x = bend(x, inplace=inplace)
         if self.norm is not None:
             x = self.norm(x)
         return self.dropout(x) if self.dropout.p else x

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurofm.nn.bend import gelu, overwritable
 from neurofm.nn.polar import polar
 
 WIDENED = 4
@@ -35,4 +35,6 @@ class MagnitudePhase(nn.Module):
         """Map patches (..., patch_len) to features (..., width)."""
         spectrum = torch.fft.rfft(patches.float(), dim=-1)
         x = polar(spectrum.reshape(-1, spectrum.shape[-1])).to(patches.dtype)
-        return self.narrow(F.gelu(self.widen(x))).reshape(*patches.shape[:-1], -1)
+        x = self.widen(x)
+        x = gelu(x, inplace=overwritable(x, self.widen))
+        return self.narrow(x).reshape(*patches.shape[:-1], -1)

@@ -1,0 +1,33 @@
+"""Bending features where they lie, if nothing needs them as they were."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def gelu(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return GELU of x, or write it over x, as other functions of `torch.nn.functional` can."""
+    return torch.ops.aten.gelu_(x) if inplace else F.gelu(x)
+
+
+def overwritable(x: Tensor, made_by: nn.Module) -> bool:
+    """Tell whether what a module returned may be written over.
+
+    It spares as much memory as x has, and the time to get it, which without gradients is a large
+    part of what bending costs.
+
+    Parameters
+    ----------
+    x : Tensor
+        Made new by the module, and passed on to nobody.
+    made_by : Module
+        The module.
+
+    Returns
+    -------
+    bool
+        False if a gradient goes through x, or a hook of the module may have kept it.
+    """
+    return not (x.requires_grad or made_by._forward_hooks)
