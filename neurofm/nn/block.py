@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neurofm.nn.attention import ATTENTIONS, AttentionName, AttentionStyle
 from neurofm.nn.feedforward import ActivationName, FeedForward
+from neurofm.nn.in_place import add_to
 from neurofm.nn.initialise import initialise_linear
 from neurofm.nn.memory import Memory
 from neurofm.nn.mixing import Presence
@@ -142,7 +143,7 @@ class Block(nn.Module):
             added = self._added(self.feedforward(x), self.scale_feedforward, pack)
             return self.norm_feedforward(x + added)
         mapped = self.feedforward(self.norm_feedforward(x))
-        return x + self._added(mapped, self.scale_feedforward, pack)
+        return add_to(x, self._added(mapped, self.scale_feedforward, pack))
 
     def _added(self, x: Tensor, scale: Tensor | None, pack: Packing | None) -> Tensor:
         if self.style.dropout:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from neurofm.nn.attention import FullAttention
 from neurofm.nn.feedforward import ActivationName, FeedForward
 from neurofm.nn.heads import require_heads
+from neurofm.nn.in_place import add_to
 from neurofm.nn.mixing import attend
 
 Map = tuple[Tensor, Tensor]  # weight and bias
@@ -178,5 +179,5 @@ class CrossBlock(nn.Module):
         """Map tokens (N, n, D) with others (N, m, D) to the shape of the former."""
         grid = self.norm_attention(x)[:, :, None]
         x = x + self.attention(grid, None, None)[:, :, 0]
-        x = x + self.cross(self.norm_cross(x), others, others)
-        return x + self.feedforward(self.norm_feedforward(x))
+        x = add_to(x, self.cross(self.norm_cross(x), others, others))
+        return add_to(x, self.feedforward(self.norm_feedforward(x)))

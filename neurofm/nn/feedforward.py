@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurofm.nn.bend import gelu, overwritable
+from neurofm.nn.in_place import gelu, overwritable
 
 ActivationName = Literal["gelu", "relu", "leaky_relu", "selu", "silu", "geglu", "swiglu"]
 _BENDS: dict[str, Callable[..., Tensor]] = {

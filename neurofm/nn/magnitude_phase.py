@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.bend import gelu, overwritable
+from neurofm.nn.in_place import gelu, overwritable
 from neurofm.nn.polar import polar
 
 WIDENED = 4

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurofm.nn.bend import gelu, overwritable
+from neurofm.nn.in_place import gelu, overwritable
 
 
 class PatchConvs(nn.Module):

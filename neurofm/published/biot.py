@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neurofm.config import Config
 from neurofm.nn.feedforward import FeedForward
+from neurofm.nn.in_place import add_to
 from neurofm.nn.linear_attention import LinearAttention
 from neurofm.nn.polar import magnitude
 from neurofm.nn.sinusoid import sinusoid
@@ -68,7 +69,7 @@ class BIOTLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix and map tokens (B, N, D)."""
         x = x + self.attention(self.norm_attention(x))
-        return x + self.feedforward(self.norm_feedforward(x))
+        return add_to(x, self.feedforward(self.norm_feedforward(x)))
 
     def mean(self, x: Tensor) -> Tensor:
         """Return the mean of what `forward` gives, (B, D): a linear map may follow the mean."""

@@ -156,7 +156,7 @@ class LUNA(nn.Module):
             x = torch.where(hidden[..., None], self.mask_token, x)
         if self.config.mixes_windows:
             return x.flatten(0, 1) + self.repeat(place, patches.shape[1])
-        return (x + place[:, None]).flatten(0, 1)
+        return x.add_(place[:, None]).flatten(0, 1)
 
     def encode(self, signal: Tensor, place: Tensor, hide: Tensor | None = None) -> Tensor:
         """Encode windows.

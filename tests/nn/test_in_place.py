@@ -1,4 +1,4 @@
-"""What nothing needs any more is bent where it lies; what something needs is left as it was."""
+"""What nothing needs any more is written over; what something needs is left as it was."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.bend import gelu, overwritable
+from neurofm.nn.block import Block
+from neurofm.nn.cross_attention import CrossBlock
 from neurofm.nn.feedforward import ActivationName, FeedForward
+from neurofm.nn.in_place import add_to, gelu, overwritable
 from neurofm.nn.magnitude_phase import MagnitudePhase
 from neurofm.nn.patch_convs import PatchConvs
+from neurofm.published.biot import BIOTLayer
 
 PATCH_LEN = 40
 
@@ -24,6 +27,24 @@ def convs() -> PatchConvs:
     )
 
 
+class Fed(nn.Module):
+    def __init__(self, part: nn.Module, feed: Callable[[nn.Module, Tensor], Tensor]):
+        super().__init__()
+        self.part, self.feed = part, feed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.feed(self.part, x)
+
+
+def block() -> Fed:
+    part = Block(PATCH_LEN, 4, attention="full", hidden=24)
+    return Fed(part, lambda part, x: part(x[:, :, None], None, None))
+
+
+def cross_block() -> Fed:
+    return Fed(CrossBlock(PATCH_LEN, 4, 24), lambda part, x: part(x, x))
+
+
 MODULES: dict[str, Callable[[], nn.Module]] = {
     **{
         name: partial(FeedForward, PATCH_LEN, 24, activation=name)
@@ -31,6 +52,9 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     },
     "magnitude_phase": partial(MagnitudePhase, PATCH_LEN, 16),
     "patch_convs": convs,
+    "block": block,
+    "cross_block": cross_block,
+    "biot": partial(BIOTLayer, PATCH_LEN, 4),
 }
 
 
@@ -106,3 +130,14 @@ def test_bending_in_place_writes_where_features_lie(x: Tensor) -> None:
     bent = gelu(x.clone())
     assert gelu(x, inplace=True).data_ptr() == at
     torch.testing.assert_close(x, bent, rtol=0, atol=0)
+
+
+def test_a_sum_is_written_over_its_first_part_only_without_gradients_and_in_one_dtype(
+    x: Tensor,
+) -> None:
+    y, wide, start = torch.ones_like(x), x.double(), x.clone()
+    grown = y.clone().requires_grad_()
+    assert add_to(x, grown).requires_grad and torch.equal(x, start)
+    assert add_to(x, wide).dtype == torch.float64 and torch.equal(x, start)
+    assert add_to(x, y) is x
+    torch.testing.assert_close(x, start + y, rtol=0, atol=0)
