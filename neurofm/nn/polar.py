@@ -25,6 +25,9 @@ def polar(spectrum: Tensor) -> Tensor:
     """
     if spectrum.requires_grad:
         return torch.cat((spectrum.abs(), spectrum.angle()), dim=1)
-    real, imaginary = torch.view_as_real(spectrum).permute(2, 1, 0).contiguous()  # each (n, N)
-    size = torch.addcmul(real * real, imaginary, imaginary).sqrt()
-    return torch.cat((size, torch.atan2(imaginary, real))).transpose(0, 1)
+    parts = torch.view_as_real(spectrum).permute(2, 1, 0).contiguous()  # (2, n, N)
+    real, imaginary = parts
+    phase = torch.atan2(imaginary, real)
+    real.mul_(real).addcmul_(imaginary, imaginary).sqrt_()
+    imaginary.copy_(phase)
+    return parts.flatten(0, 1).transpose(0, 1)
