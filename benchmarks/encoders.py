@@ -1,9 +1,11 @@
 """Published encoders as built here, beside braindecode's of the same size.
 
 Width, depth, heads, windows and number type are the same; dropout is off in both, the forward pass
-alone is that of evaluation. Each round runs both, the order changing from round to round, and
-medians are of rounds; the ratio is the median of the rounds' ratios, which a busy machine spoils
-less; with one thread the clock is that of the process, which it hardly spoils at all.
+alone is that of evaluation. Each has a process of its own, as it would have in use: what one gives
+back to the system, the other would have to ask for again. Each round runs both, the order changing
+from round to round, and medians are of rounds; the ratio is the median of the rounds' ratios, which
+a busy machine spoils less; with one thread the clock is that of the process, which it hardly spoils
+at all.
 
 "by hand" says how braindecode (1.8) writes attention: as matrix products and a softmax (Labram; of
 LUNA the blocks over time), as linear attention of matrix products (BIOT, from another package; no
@@ -24,10 +26,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -148,17 +152,6 @@ def seconds(module: nn.Module, forward: Callable[[], Tensor], *, backward: bool)
     return CLOCK() - start
 
 
-def interleaved(pair: Pair, rounds: int, *, backward: bool) -> tuple[list[float], list[float]]:
-    """Time both of a pair in every round, after one round that does not count."""
-    ours, run, peer, run_peer = pair
-    times: tuple[list[float], list[float]] = ([], [])
-    for i in range(rounds + 1):
-        order = [(0, ours, run), (1, peer, run_peer)]
-        for which, module, forward in order[:: 1 if i % 2 else -1]:
-            times[which].append(seconds(module, forward, backward=backward))
-    return times[0][1:], times[1][1:]
-
-
 class Products(TorchDispatchMode):
     """Clock of what multiplies matrices, and count of all operations."""
 
@@ -174,8 +167,8 @@ class Products(TorchDispatchMode):
         return out
 
 
-def split(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> str:
-    """Return the products and the rest of a training step in milliseconds, and its operations."""
+def split(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> tuple[float, ...]:
+    """Return seconds of products and of the rest of a training step, and its operations."""
     whole, parts = [], []
     for i in range(2 * rounds + 2):
         if i % 2:
@@ -185,26 +178,76 @@ def split(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> str:
                 seconds(module, forward, backward=True)
             parts.append(clock.spent)
     part = statistics.median(parts[1:])
-    rest = statistics.median(whole[1:]) - part
-    return f"{1e3 * part:10.1f}{1e3 * rest:10.1f}{clock.calls:8}"
+    return part, statistics.median(whole[1:]) - part, clock.calls
 
 
-def timed(pair: Pair, rounds: int) -> str:
-    """Return forward, and forward + backward, of ours and theirs."""
+# ---------------------------------------------------------------------------------------
+# A process for each side
+
+
+def serve(pipe: Connection, side: int) -> None:
+    """Build and time what is asked for, of ours (0) or of theirs (1)."""
+    warnings.simplefilter("ignore")
+    mend_torchaudio()
+    from braindecode import models
+
+    while (job := pipe.recv()) is not None:
+        what, *details = job
+        if what == "build":
+            name, size = details
+            torch.manual_seed(0)
+            built = PAIRS[name](size, models)
+            module, forward = built[:2] if side == 0 else built[2:]
+            without_dropout(module)
+            try:
+                seconds(module, forward, backward=True)
+                pipe.send("")
+            except ConfigError as error:
+                pipe.send(error.problem)
+        elif what == "step":
+            pipe.send(seconds(module, forward, backward=details[0]))
+        else:
+            pipe.send(split(module, forward, details[0]))
+
+
+class Side:
+    """A process that has one side's models."""
+
+    def __init__(self, side: int):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, end = context.Pipe()
+        self.process = context.Process(target=serve, args=(end, side), daemon=True)
+        self.process.start()
+
+    def ask(self, *job: Any) -> Any:
+        """Have a job done, after threads of the other side have gone to sleep."""
+        time.sleep(0.02)
+        self.pipe.send(job)
+        return self.pipe.recv()
+
+
+def timed(ours: Side, theirs: Side, rounds: int) -> str:
+    """Return forward, and forward + backward, of ours and theirs; a first round counts not."""
     row = ""
     for backward in (False, True):
-        ours, theirs = interleaved(pair, rounds, backward=backward)
-        ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-        row += f"{1e3 * statistics.median(ours):10.1f}{1e3 * statistics.median(theirs):10.1f}"
-        row += f"{ratio:8.2f}"
+        times: dict[Side, list[float]] = {ours: [], theirs: []}
+        for i in range(rounds + 1):
+            for side in (ours, theirs) if i % 2 else (theirs, ours):
+                times[side].append(side.ask("step", backward))
+        medians = [1e3 * statistics.median(times[side][1:]) for side in (ours, theirs)]
+        pairs = zip(times[ours][1:], times[theirs][1:], strict=True)
+        ratio = statistics.median(b / a for a, b in pairs)
+        row += f"{medians[0]:10.1f}{medians[1]:10.1f}{ratio:8.2f}"
     return row
 
 
-def made(pair: Pair, rounds: int, *, products: bool) -> str:
-    """Return what is asked of a pair."""
-    if products:
-        return split(*pair[:2], rounds) + split(*pair[2:], rounds)
-    return timed(pair, rounds)
+def products(ours: Side, theirs: Side, rounds: int) -> str:
+    """Return products, rest and operations of both."""
+    row = ""
+    for side in (ours, theirs):
+        part, rest, calls = side.ask("split", rounds)
+        row += f"{1e3 * part:10.1f}{1e3 * rest:10.1f}{calls:8}"
+    return row
 
 
 def main() -> None:
@@ -218,10 +261,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument("--products", action="store_true")
     asked = parser.parse_args()
-    mend_torchaudio()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from braindecode import models
     head = ("ours", "theirs", "ratio") * 2
     title = "forward ms", "forward + backward ms"
     if asked.products:
@@ -232,20 +271,18 @@ def main() -> None:
         f"{'windows':>8}{'channels':>9}{'s':>4}  {'':9}{'theirs by hand':>14}"
         + "".join(f"{name:>{8 if i % 3 == 2 else 10}}" for i, name in enumerate(head))
     )
+    sides = Side(0), Side(1)
     sizes = itertools.product(asked.batch, asked.channels, asked.seconds, asked.only)
     for batch, channels, length, name in sizes:
         size = argparse.Namespace(batch=batch, channels=channels, seconds=length, depth=asked.depth)
-        torch.manual_seed(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pair = PAIRS[name](size, models)
-            without_dropout(pair[0])
-            without_dropout(pair[2])
-            try:
-                row = made(pair, asked.rounds, products=asked.products)
-            except ConfigError as error:  # LaBraM's table of times ends at 16 s
-                row = f"  {error.problem}"
+        refused = [side.ask("build", name, size) for side in sides]
+        if any(refused):  # LaBraM's table of times ends at 16 s
+            row = "  " + refused[0] + refused[1]
+        else:
+            row = (products if asked.products else timed)(*sides, asked.rounds)
         print(f"{batch:8}{channels:9}{length:4}  {name:9}{BY_HAND[name]:>14}{row}", flush=True)
+    for side in sides:
+        side.pipe.send(None)
 
 
 if __name__ == "__main__":
