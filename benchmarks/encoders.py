@@ -207,6 +207,8 @@ def serve(pipe: Connection, side: int) -> None:
             built = PAIRS[name](size, models)
             module, forward = built[:2] if side == 0 else built[2:]
             without_dropout(module)
+            if size.compile:
+                module.compile()
             try:
                 for warm_up in range(6):
                     seconds(module, forward, backward=warm_up % 2 == 0)
@@ -269,6 +271,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument("--products", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="both by torch.compile; minutes")
     asked = parser.parse_args()
     head = ("ours", "theirs", "ratio") * 2
     title = "forward ms", "forward + backward ms"
@@ -283,7 +286,13 @@ def main() -> None:
     sides = Side(0), Side(1)
     sizes = itertools.product(asked.batch, asked.channels, asked.seconds, asked.only)
     for batch, channels, length, name in sizes:
-        size = argparse.Namespace(batch=batch, channels=channels, seconds=length, depth=asked.depth)
+        size = argparse.Namespace(
+            batch=batch,
+            channels=channels,
+            seconds=length,
+            depth=asked.depth,
+            compile=asked.compile,
+        )
         refused = [side.ask("build", name, size) for side in sides]
         if any(refused):  # LaBraM's table of times ends at 16 s
             row = "  " + refused[0] + refused[1]
