@@ -6,8 +6,8 @@ called. On people whom neither saw, both are asked for the second montage: from 
 channels, and from the first's. Everything else of the two is the same: layers, steps, windows, and
 that sources begin at sensors (on the head, or at the names of the first montage).
 
-    python benchmarks/device_transfer.py                        eight minutes of one core
-    python benchmarks/device_transfer.py --write                and put the table into the docs
+    python benchmarks/device_transfer.py                        seven minutes of one core
+    python benchmarks/device_transfer.py --seeds 5 --write      and put the table into the docs
     python benchmarks/device_transfer.py --seeds 2 --pairs eeg --steps 200
 """
 
