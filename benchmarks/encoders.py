@@ -20,6 +20,7 @@ can be saved where both need the same products; and how many operations a step i
     python benchmarks/encoders.py --channels 19 64 128 --seconds 2 10 30 --only LUNA
     OMP_NUM_THREADS=1 python benchmarks/encoders.py
     OMP_NUM_THREADS=1 python benchmarks/encoders.py --products
+    python benchmarks/encoders.py --batch 4 --compile --only LUNA BIOT
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def test_a_patch_sees_its_own_samples_only(name, patch_s):
     before, after = (tokenizer(make_patches_batch(s)).content for s in (signal, other))
     changed = (before != after).any(-1)
     # one sample alone may have the code that it had when it was smaller
-    assert changed[0, 0, 0] or (name.endswith("_samples") and tokenizer.patch_len == 1)
+    few_codes = name in ("annealed_samples", "quantile_samples")
+    assert changed[0, 0, 0] or (few_codes and tokenizer.patch_len == 1)
     assert not changed[:, :, 1:].any()
     # every latent source, and every virtual channel, sees every channel; other sites their own
     assert name in ("brain_tokenizer", "merged_patch") or changed.sum() <= 1
