@@ -20,6 +20,7 @@ import torch
 from neurofm.contract import SignalContract
 from neurofm.encoder import Encoder, EncoderConfig
 from neurofm.signals import Batch
+from neurofm.training.processor import processor
 
 CONTRACT = SignalContract(sfreq=200, band_hz=(0.5, 75), window_s=10)
 N_CHANNELS = 64
@@ -108,7 +109,7 @@ def time_encoder(
 
 
 def main() -> None:
-    """Measure and print one row an encoder."""
+    """Read what to measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -116,7 +117,12 @@ def main() -> None:
     parser.add_argument("--windows", type=int, help="batch size: 8 on a CPU, 128 on a GPU")
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 200])
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    with processor(args.threads):  # as every run has it
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Print one row an encoder."""
     torch.manual_seed(0)
     dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
     n_windows = args.windows or (128 if args.device == "cuda" else 8)

@@ -1,11 +1,12 @@
 """Published encoders as built here, beside braindecode's of the same size.
 
 Width, depth, heads, windows and number type are the same; dropout is off in both, the forward pass
-alone is that of evaluation. Each has a process of its own, as it would have in use: what one gives
-back to the system, the other would have to ask for again. Each round runs both, the order changing
-from round to round, and medians are of rounds; the ratio is the median of the rounds' ratios, which
-a busy machine spoils less; with one thread the clock is that of the process, which it hardly spoils
-at all.
+alone is that of evaluation. Each has a process of its own, set up as it would be in use: ours keeps
+what it frees, as every run of neurofm does (`neurofm.training.processor`), theirs is as braindecode
+leaves it; `--keep both` or `--keep neither` treats them alike. Each round runs both, the order
+changing from round to round, and medians are of rounds; the ratio is the median of the rounds'
+ratios, which a busy machine spoils less; with one thread the clock is that of the process, which it
+hardly spoils at all.
 
 "by hand" says how braindecode (1.8) writes attention: as matrix products and a softmax (Labram; of
 LUNA the blocks over time), as linear attention of matrix products (BIOT, from another package; no
@@ -16,6 +17,7 @@ attention and convolutions, which are made of them), of ours and of theirs: what
 can be saved where both need the same products; and how many operations a step is.
 
     python benchmarks/encoders.py --batch 1 4 16
+    python benchmarks/encoders.py --batch 1 4 16 --keep both
     python benchmarks/encoders.py --channels 64 --seconds 10 --depth 12 --rounds 15
     python benchmarks/encoders.py --channels 19 64 128 --seconds 2 10 30 --only LUNA
     OMP_NUM_THREADS=1 python benchmarks/encoders.py
@@ -26,6 +28,7 @@ can be saved where both need the same products; and how many operations a step i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import statistics
@@ -46,6 +49,7 @@ from neurofm.published.cbramod import CBraModConfig
 from neurofm.published.eegpt import EEGPTConfig, EEGPTEncoder
 from neurofm.published.labram import LaBraMConfig
 from neurofm.published.luna import LUNAConfig
+from neurofm.training.processor import kept_memory
 
 N_OUT = 4
 CLOCK = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -194,8 +198,17 @@ def split(module: nn.Module, forward: Callable[[], Tensor], rounds: int) -> tupl
 # A process for each side
 
 
-def serve(pipe: Connection, side: int) -> None:
+KEEPS = {"ours": (True, False), "both": (True, True), "neither": (False, False)}
+
+
+def serve(pipe: Connection, side: int, keeps: bool) -> None:
     """Build and time what is asked for, of ours (0) or of theirs (1)."""
+    with kept_memory() if keeps else contextlib.nullcontext():
+        answer(pipe, side)
+
+
+def answer(pipe: Connection, side: int) -> None:
+    """Do one job after the other until there is none."""
     warnings.simplefilter("ignore")
     mend_torchaudio()
     from braindecode import models
@@ -225,10 +238,10 @@ def serve(pipe: Connection, side: int) -> None:
 class Side:
     """A process that has one side's models."""
 
-    def __init__(self, side: int):
+    def __init__(self, side: int, keeps: bool):
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
-        self.process = context.Process(target=serve, args=(end, side), daemon=True)
+        self.process = context.Process(target=serve, args=(end, side, keeps), daemon=True)
         self.process.start()
 
     def ask(self, *job: Any) -> Any:
@@ -271,6 +284,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", default=list(PAIRS), choices=list(PAIRS))
+    parser.add_argument("--keep", choices=list(KEEPS), default="ours", help="who keeps memory")
     parser.add_argument("--products", action="store_true")
     parser.add_argument("--compile", action="store_true", help="both by torch.compile; minutes")
     asked = parser.parse_args()
@@ -278,22 +292,20 @@ def main() -> None:
     title = "forward ms", "forward + backward ms"
     if asked.products:
         head, title = ("products", "rest", "calls") * 2, ("ours, ms", "theirs, ms")
-    print(f"depth {asked.depth}, {torch.get_num_threads()} threads, float32, {asked.rounds} rounds")
+    print(
+        f"depth {asked.depth}, {torch.get_num_threads()} threads, float32, {asked.rounds} rounds; "
+        f"memory is kept by {asked.keep}"
+    )
     print(f"{'':45}{title[0]:>28}{title[1]:>28}")
     print(
         f"{'windows':>8}{'channels':>9}{'s':>4}  {'':9}{'theirs by hand':>14}"
         + "".join(f"{name:>{8 if i % 3 == 2 else 10}}" for i, name in enumerate(head))
     )
-    sides = Side(0), Side(1)
+    sides = [Side(i, keeps) for i, keeps in enumerate(KEEPS[asked.keep])]
     sizes = itertools.product(asked.batch, asked.channels, asked.seconds, asked.only)
     for batch, channels, length, name in sizes:
-        size = argparse.Namespace(
-            batch=batch,
-            channels=channels,
-            seconds=length,
-            depth=asked.depth,
-            compile=asked.compile,
-        )
+        one = {"batch": batch, "channels": channels, "seconds": length}
+        size = argparse.Namespace(**{**vars(asked), **one})
         refused = [side.ask("build", name, size) for side in sides]
         if any(refused):  # LaBraM's table of times ends at 16 s
             row = "  " + refused[0] + refused[1]

@@ -35,8 +35,8 @@ from neurofm.finetune.results import aligned, score_table, summarise
 from neurofm.finetune.scoring import Tally, score_model
 from neurofm.finetune.trials import find_trials
 from neurofm.report.progress import progress
+from neurofm.training.processor import processor
 from neurofm.training.run_folder import write_provenance
-from neurofm.training.threads import torch_threads
 
 CONFIG = FinetuneConfig
 
@@ -109,7 +109,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
     n_fits = sum(len(folds) for folds in data.protocols) * sum(
         len(config.seeds_of(model)) for model in config.models
     )
-    with torch_threads(config.threads), progress("fine-tune", n_fits) as advance:
+    with processor(config.threads), progress("fine-tune", n_fits) as advance:
         for settings in config.models:
             model = _build(settings, config, data, checkpoint)
             transductive[model.name, model.adaptation] = model.transductive

@@ -26,10 +26,10 @@ from neurofm.tokenizers.codes import stored_codes
 from neurofm.tokenizers.saved import SavedTokenizer, load_tokenizer, put_into
 from neurofm.tokenizers.slot import CodedTokenizer
 from neurofm.tokenizers.trainable import is_trainable
+from neurofm.training.processor import processor
 from neurofm.training.run import RunResult, TrainingRun
 from neurofm.training.run_config import RunConfig
 from neurofm.training.seeding import derived_seed
-from neurofm.training.threads import torch_threads
 
 ObjectiveConfig = Annotated[
     MaskedReconstructionConfig | CodePredictionConfig, Field(discriminator="name")
@@ -122,7 +122,7 @@ def run(config: PretrainConfig) -> PretrainResult:
     if not (begun.finished and target.exists()):
         torch.manual_seed(derived_seed(config.seed, "init"))
         objective = config.objective.build(_encoder(config, data), data.contract)
-        with torch_threads(config.threads):
+        with processor(config.threads):
             batches = data.loader(config, begun.first_step)
             begun.train(objective, batches, progress("pretrain", config.steps))
         checkpoint.save(

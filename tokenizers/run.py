@@ -27,10 +27,10 @@ from neurofm.tokenizers.report import make_page
 from neurofm.tokenizers.saved import save_tokenizer
 from neurofm.tokenizers.scores import Quality
 from neurofm.tokenizers.trainable import TrainableConfig
+from neurofm.training.processor import processor
 from neurofm.training.run import RunResult, TrainingRun
 from neurofm.training.run_config import RunConfig
 from neurofm.training.seeding import derived_seed
-from neurofm.training.threads import torch_threads
 
 
 class TokenizeConfig(RunConfig):
@@ -114,7 +114,7 @@ def run(config: TokenizeConfig) -> TokenizeResult:
     torch.manual_seed(derived_seed(config.seed, "init"))
     objective = config.objective.build(data.tokenizer.build_parts(data.contract))
     objective.parts.begin(config.steps)
-    with torch_threads(config.threads):
+    with processor(config.threads):
         batches = data.loader(config, begun.first_step, config.steps)
         begun.train(objective, batches, progress("tokenize", config.steps))
         parts = objective.parts.cpu().eval()

@@ -13,7 +13,6 @@ from neurofm.training.optim import OptimConfig
 from neurofm.training.run_folder import write_provenance
 from neurofm.training.seeding import derived_seed, step_generator
 from neurofm.training.snapshots import read_snapshot, snapshots
-from neurofm.training.threads import torch_threads
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine():
@@ -120,12 +119,3 @@ def test_provenance_tells_config_versions_and_seed(tmp_path):
     assert found["config_digest"] == OptimConfig(lr=0.5).digest()
     assert "lr: 0.5" in (tmp_path / "config.yaml").read_text()
     assert math.isclose(OptimConfig(lr=0.5).lr, 0.5)
-
-
-def test_torch_has_its_threads_back_after_a_run():
-    before = torch.get_num_threads()
-    with torch_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    with torch_threads(None):
-        assert torch.get_num_threads() == before
-    assert torch.get_num_threads() == before
