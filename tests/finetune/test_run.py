@@ -4,9 +4,11 @@ import re
 import pandas as pd
 import pytest
 import torch
+from processors import processor_at
 
 from neurofm.config import CONFIGS, load_config, parse_config
 from neurofm.errors import ConfigError, ContractError, LeakError, SignalError
+from neurofm.finetune import run as finetune_run
 from neurofm.finetune.run import CONFIG, plan, run
 
 COLUMNS = [
@@ -48,6 +50,13 @@ def config_for(store, folder, checkpoint=None, **more):
 def finished(tiny_store, tiny_checkpoint, tmp_path_factory):
     config = config_for(tiny_store, tmp_path_factory.mktemp("run") / "out", tiny_checkpoint)
     return run(config), config
+
+
+def test_a_run_has_the_threads_of_its_config_and_keeps_memory(tiny_store, tmp_path, monkeypatch):
+    config = config_for(tiny_store, tmp_path / "out", threads=2)
+    with processor_at(monkeypatch, finetune_run, "score_model") as found:
+        run(config)
+    assert found == {"threads": 2, "keeps": True}
 
 
 def test_results_have_exactly_the_promised_columns(finished):

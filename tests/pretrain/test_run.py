@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from processors import processor_at
 from stores import recording_of, write_store
 
 from neurofm.config import load_config, parse_config
@@ -12,6 +13,7 @@ from neurofm.contract import SignalContract
 from neurofm.errors import ConfigError, ContractError, StoreError, TrainingError
 from neurofm.pretrain.run import PretrainConfig, plan, run
 from neurofm.store.writer import commit, write_recording
+from neurofm.training.run import TrainingRun
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 
@@ -61,6 +63,13 @@ def uninterrupted(store, tmp_path_factory):
 
 def weights(result):
     return json.loads((result.checkpoint / "config.json").read_text())["weights"]
+
+
+def test_a_run_has_the_threads_of_its_config_and_keeps_memory(store, tmp_path, monkeypatch):
+    config = make_config(store, tmp_path / "run", threads=2)
+    with processor_at(monkeypatch, TrainingRun, "train") as found:
+        run(config)
+    assert found == {"threads": 2, "keeps": True}
 
 
 def test_a_run_writes_losses_logs_and_a_checkpoint(uninterrupted):

@@ -7,6 +7,7 @@ import mne
 import numpy as np
 import pytest
 import torch
+from processors import processor_at
 from stores import write_store
 
 from neurofm.cli import main
@@ -20,6 +21,7 @@ from neurofm.tokenizers.reconstruction import perplexity, shown
 from neurofm.tokenizers.run import TokenizeConfig, plan, run
 from neurofm.tokenizers.saved import load_tokenizer, put_into, save_tokenizer
 from neurofm.tokenizers.spline import spline_matrix
+from neurofm.training.run import TrainingRun
 
 CONTRACT = SignalContract(sfreq=64, band_hz=(0.5, 30), window_s=2)
 NAMES = ["Fz", "Cz", "Pz", "Oz", "C3", "C4", "F3", "F4", "P3", "P4"]
@@ -78,6 +80,13 @@ def weights(result):
 
 # ---------------------------------------------------------------------------------------
 # Runs
+
+
+def test_a_run_has_the_threads_of_its_config_and_keeps_memory(store, tmp_path, monkeypatch):
+    config = make_config(store, tmp_path / "run", threads=2)
+    with processor_at(monkeypatch, TrainingRun, "train") as found:
+        run(config)
+    assert found == {"threads": 2, "keeps": True}
 
 
 def test_a_run_writes_losses_a_tokenizer_and_a_report(whole):
