@@ -33,6 +33,11 @@ def overwritable(x: Tensor, made_by: nn.Module) -> bool:
     return not (x.requires_grad or made_by._forward_hooks)
 
 
+def gelu_of(x: Tensor, made_by: nn.Module) -> Tensor:
+    """Return GELU of what a module made, written over it where `overwritable` allows."""
+    return gelu(x, inplace=overwritable(x, made_by))
+
+
 def add_to(x: Tensor, y: Tensor) -> Tensor:
     """Return x + y, written over x if no gradient goes through either; nobody else holds x."""
     if x.requires_grad or y.requires_grad or x.dtype != y.dtype:

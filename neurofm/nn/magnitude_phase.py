@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neurofm.nn.in_place import gelu, overwritable
+from neurofm.nn.in_place import gelu_of
 from neurofm.nn.polar import polar
 
 WIDENED = 4
@@ -36,5 +36,5 @@ class MagnitudePhase(nn.Module):
         spectrum = torch.fft.rfft(patches.float(), dim=-1)
         x = polar(spectrum.reshape(-1, spectrum.shape[-1])).to(patches.dtype)
         x = self.widen(x)
-        x = gelu(x, inplace=overwritable(x, self.widen))
+        x = gelu_of(x, self.widen)
         return self.narrow(x).reshape(*patches.shape[:-1], -1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurofm.nn.in_place import gelu, overwritable
+from neurofm.nn.in_place import gelu_of
 
 
 class PatchConvs(nn.Module):
@@ -79,13 +79,13 @@ class PatchConvs(nn.Module):
         x = x.permute(0, 2, 3, 1) if self.filters_fast else x.transpose(1, 2)
         # rearranged before it bends: gradients then come in the order of what they bend back
         x = x.flatten(2)
-        return gelu(x, inplace=overwritable(x, self.norms[-1]))
+        return gelu_of(x, self.norms[-1])
 
     def _by_convolutions(self, patches: Tensor, here: Tensor | None) -> Tensor:
         """Return what is to bend last, (B, F, N, L)."""
         x = patches[:, None]  # in one piece for norms, and for what bends
         for i, (conv, norm, (_, s, p)) in enumerate(self._steps()):
-            x = gelu(x, inplace=overwritable(x, self.norms[i - 1])) if i else x
+            x = gelu_of(x, self.norms[i - 1]) if i else x
             x = F.conv2d(x, conv.weight[:, :, None], conv.bias, stride=(1, s), padding=(0, p))
             x = group_norm_over_window(x, norm, here)
         return x
@@ -109,7 +109,7 @@ class PatchConvs(nn.Module):
         x = patches.transpose(1, 2)  # (B, F L, N)
         here = None if here is None else here.transpose(2, 3)
         for i, (conv, norm, (_, s, p)) in enumerate(self._steps()):
-            x = gelu(x, inplace=overwritable(x, self.norms[i - 1])) if i else x
+            x = gelu_of(x, self.norms[i - 1]) if i else x
             n_out = conv.out_channels
             maps = as_maps(conv.weight, x.shape[1] // conv.in_channels, s, p)
             x = torch.baddbmm(
