@@ -26,9 +26,9 @@ CONTRACT = SignalContract(sfreq=200, band_hz=(0.5, 75), window_s=10)
 N_CHANNELS = 64
 
 
-def make_batch(n_windows: int, device: str) -> Batch:
+def make_batch(n_windows: int, device: str, n_channels: int = N_CHANNELS) -> Batch:
     """Random windows of one montage, nothing absent."""
-    shape = (n_windows, N_CHANNELS)
+    shape = (n_windows, n_channels)
     yes = torch.ones(shape, dtype=torch.bool)
     return Batch(
         signal=torch.randn(*shape, CONTRACT.n_times),

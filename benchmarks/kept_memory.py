@@ -24,19 +24,17 @@ import time
 from collections.abc import Callable
 
 import torch
+from encoder_step import CONTRACT, N_CHANNELS, make_batch
 from torch import Tensor, nn
 
-from neurofm.contract import SignalContract
 from neurofm.encoder import EncoderConfig
 from neurofm.published.biot import BIOTConfig
 from neurofm.published.labram import LaBraMConfig
 from neurofm.published.luna import LUNAConfig
-from neurofm.signals import Batch
 from neurofm.training.processor import kept_memory
 
-CONTRACT = SignalContract(sfreq=200, band_hz=(0.5, 75), window_s=10)
 MONTAGES = (19, 32, 64, 102, 128)
-N_CHANNELS, DEPTH, WARM_UP = 64, 4, 4
+DEPTH, WARM_UP = 4, 4
 Trained = tuple[nn.Module, Callable[[], Tensor]]
 Row = tuple[float, float, float]
 
@@ -70,18 +68,7 @@ def own(n_windows: int) -> Trained:
     encoder, draw = config.build(CONTRACT), random.Random(0)
 
     def forward() -> Tensor:
-        shape = n_windows, draw.choice(MONTAGES)
-        yes = torch.ones(shape, dtype=torch.bool)
-        batch = Batch(
-            signal=torch.randn(*shape, CONTRACT.n_times),
-            position=0.06 * torch.randn(*shape, 3),
-            orientation=torch.zeros(*shape, 3),
-            kind=torch.zeros(shape, dtype=torch.int64),
-            located=yes,
-            oriented=~yes,
-            present=yes,
-            sfreq=CONTRACT.sfreq,
-        )
+        batch = make_batch(n_windows, "cpu", draw.choice(MONTAGES))
         return encoder(batch).content
 
     return encoder, forward
