@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurofm.nn.in_place import gelu_of
@@ -35,6 +36,6 @@ class MagnitudePhase(nn.Module):
         """Map patches (..., patch_len) to features (..., width)."""
         spectrum = torch.fft.rfft(patches.float(), dim=-1)
         x = polar(spectrum.reshape(-1, spectrum.shape[-1])).to(patches.dtype)
-        x = self.widen(x)
+        x = F.linear(x, torch.cat((self.widen.weight, self.widen.bias[:, None]), dim=1))
         x = gelu_of(x, self.widen)
         return self.narrow(x).reshape(*patches.shape[:-1], -1)
