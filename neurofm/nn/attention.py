@@ -20,7 +20,7 @@ from neurofm.nn.memory import Memory
 from neurofm.nn.mixing import Presence, attend, mix_all, mix_patches, mix_sites
 from neurofm.nn.norm import NormName, build_norm
 from neurofm.nn.packing import Packing
-from neurofm.nn.rotary import Turn, rotate, side_by_side
+from neurofm.nn.rotary import Turn, rotate
 
 AttentionName = Literal[
     "full", "criss_cross", "split_halves", "swapped_halves", "sites", "patches", "linear"
@@ -80,31 +80,24 @@ class GridAttention(nn.Module):
             self.norm_q = build_norm(style.qk_norm, head_width, style.norm_eps)
             self.norm_k = build_norm(style.qk_norm, head_width, style.norm_eps)
 
-    def heads(self, x: Tensor) -> Tensor:
-        """Return queries, keys and values side by side, (B, S, P, 3, H, E)."""
-        return self.project_in(x).unflatten(-1, (3, self.n_heads, -1))
-
-    def apart(self, qkv: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return normalised and turned queries and keys, and values, each (B, S, P, H, E)."""
-        if turn is not None and self.norm_q is None:
-            qk, v = qkv.split((2, 1), dim=-3)
-            q, k = rotate(qk, side_by_side(turn)).unbind(-3)
-            return q, k, v.squeeze(-3)
-        q, k, v = qkv.unbind(-3)
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each of shape (B, S, P, H, E)."""
+        q, k, v = self.project_in(x).unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
         if self.norm_q is not None and self.norm_k is not None:
             q, k = self.norm_q(q), self.norm_k(k)
-        return rotate(q, turn), rotate(k, turn), v
+        return q, k, v
 
     def through_time(
         self,
         mix: Callable[..., Tensor],
-        qkv: Tensor,
+        qkv: tuple[Tensor, Tensor, Tensor],
         present: Presence,
         turn: Turn | None,
         past: Memory | None,
     ) -> Tensor:
         """Mix tokens that know their time, after those of the past."""
-        q, k, v = self.apart(qkv, turn)
+        q, k, v = qkv
+        q, k = rotate(q, turn), rotate(k, turn)
         if past is not None and isinstance(present, Tensor):
             k, v, present = past.add(k, v, present)
         return mix(q, k, v, present, self.causal)
@@ -160,7 +153,7 @@ class SiteAttention(GridAttention):
         self, x: Tensor, present: Presence, turn: Turn | None, past: Memory | None = None
     ) -> Tensor:
         """Mix tokens; arguments as in `FullAttention.forward`; `turn`, `past` have no effect."""
-        q, k, v = self.apart(self.heads(x))
+        q, k, v = self.heads(x)
         return self.project_out(mix_sites(q, k, v, present).flatten(-2))
 
 
@@ -197,9 +190,10 @@ class CrissCrossAttention(GridAttention):
     ) -> Tensor:
         """Mix tokens along both axes; arguments as in `FullAttention.forward`."""
         half = self.n_heads // 2
-        qkv = self.heads(x)
-        space = mix_sites(*self.apart(qkv[..., :half, :]), present)
-        time = self.through_time(mix_patches, qkv[..., half:, :], present, turn, past)
+        q, k, v = self.heads(x)
+        space = mix_sites(q[..., :half, :], k[..., :half, :], v[..., :half, :], present)
+        rest = q[..., half:, :], k[..., half:, :], v[..., half:, :]
+        time = self.through_time(mix_patches, rest, present, turn, past)
         return self.project_out(torch.cat((space, time), dim=-2).flatten(-2))
 
 

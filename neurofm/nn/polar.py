@@ -28,7 +28,8 @@ def polar(spectrum: Tensor) -> Tensor:
     if spectrum.requires_grad:
         one = spectrum.real.new_ones(n_rows, 1)
         return torch.cat((spectrum.abs(), spectrum.angle(), one), dim=1)
-    columns = spectrum.real.new_ones(2 * n + 1, n_rows)
+    columns = spectrum.real.new_empty(2 * n + 1, n_rows)
+    columns[-1] = 1
     real, imaginary = parts = columns[:-1].unflatten(0, (2, n))
     parts.copy_(torch.view_as_real(spectrum).permute(2, 1, 0))
     phase = torch.atan2(imaginary, real)

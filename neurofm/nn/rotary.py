@@ -112,12 +112,6 @@ def rotate(x: Tensor, turn: Turn | None) -> Tensor:
     return x if still is None else torch.cat((x, still), dim=-1)
 
 
-def side_by_side(turn: Turn) -> Turn:
-    """Return a turn of queries and keys that lie side by side, (..., P, 2, H, E)."""
-    cos, sin, pairs = turn
-    return cos.unsqueeze(-3), sin.unsqueeze(-3), pairs
-
-
 def _as_numbers(x: Tensor, cos: Tensor) -> bool:
     """Tell whether pairs can be turned as complex numbers, which takes a quarter of the time.
 

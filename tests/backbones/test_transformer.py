@@ -120,8 +120,8 @@ def test_normalised_queries_and_keys_forget_their_length(qk_norm):
         FullAttention(16, 4, AttentionStyle(qk_norm=qk_norm, bias=False)),
         torch.randn(2, 3, 4, 16),
     )
-    q, k, v = layer.apart(layer.heads(100 * x))
-    longer = layer.apart(layer.heads(300 * x))
+    q, k, v = layer.heads(100 * x)
+    longer = layer.heads(300 * x)
     torch.testing.assert_close(longer[0], q, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(longer[1], k, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(longer[2], 3 * v, atol=1e-2, rtol=1e-4)

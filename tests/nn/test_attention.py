@@ -77,7 +77,7 @@ def test_criss_cross_is_two_attentions_written_out():
     torch.manual_seed(0)
     layer, x = CrissCrossAttention(16, 4), grid_tokens()
     turn = Rotary(4)(3, x)
-    q, k, v = layer.apart(layer.heads(x))  # (B, S, P, H, E)
+    q, k, v = layer.heads(x)  # (B, S, P, H, E)
     gathered = torch.zeros_like(q)
     for patch in range(3):
         a, b, c = (t[:, :, patch, :2].transpose(1, 2) for t in (q, k, v))
