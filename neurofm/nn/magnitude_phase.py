@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurofm.nn.in_place import gelu_of
@@ -36,6 +35,6 @@ class MagnitudePhase(nn.Module):
         """Map patches (..., patch_len) to features (..., width)."""
         spectrum = torch.fft.rfft(patches.float(), dim=-1)
         x = polar(spectrum.reshape(-1, spectrum.shape[-1])).to(patches.dtype)
-        x = F.linear(x, torch.cat((self.widen.weight, self.widen.bias[:, None]), dim=1))
+        x = self.widen(x)
         x = gelu_of(x, self.widen)
         return self.narrow(x).reshape(*patches.shape[:-1], -1)

@@ -19,20 +19,15 @@ def magnitude(spectrum: Tensor) -> Tensor:
 
 
 def polar(spectrum: Tensor) -> Tensor:
-    """Return magnitudes, phases and a one, of complex numbers (N, n), as (N, 2 n + 1).
+    """Return magnitudes, then phases, of complex numbers (N, n), as (N, 2 n).
 
-    The one takes the offset of a map that follows, which saves writing it out for every row. The
-    numbers of one column are neighbours in memory, without which angles take ten times as long.
+    The numbers of one column are neighbours in memory, without which angles take ten times as long.
     """
-    n_rows, n = spectrum.shape
     if spectrum.requires_grad:
-        one = spectrum.real.new_ones(n_rows, 1)
-        return torch.cat((spectrum.abs(), spectrum.angle(), one), dim=1)
-    columns = spectrum.real.new_empty(2 * n + 1, n_rows)
-    columns[-1] = 1
-    real, imaginary = parts = columns[:-1].unflatten(0, (2, n))
-    parts.copy_(torch.view_as_real(spectrum).permute(2, 1, 0))
+        return torch.cat((spectrum.abs(), spectrum.angle()), dim=1)
+    parts = torch.view_as_real(spectrum).permute(2, 1, 0).contiguous()  # (2, n, N)
+    real, imaginary = parts
     phase = torch.atan2(imaginary, real)
     real.mul_(real).addcmul_(imaginary, imaginary).sqrt_()
     imaginary.copy_(phase)
-    return columns.T
+    return parts.flatten(0, 1).transpose(0, 1)

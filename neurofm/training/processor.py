@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 
@@ -18,9 +18,7 @@ _OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP
 @contextmanager
 def processor(threads: int | None) -> Iterator[None]:
     """Train while the block runs: with `torch_threads`, and with `kept_memory`."""
-    with ExitStack() as stack:
-        stack.enter_context(torch_threads(threads))
-        stack.enter_context(kept_memory())
+    with torch_threads(threads), kept_memory():
         yield
 
 
@@ -41,7 +39,7 @@ def kept_memory() -> Iterator[None]:
     """Keep what is freed for what comes next while the block runs, then give it back.
 
     A step of training frees large arrays, and glibc gives them back to the system at once, which
-    clears them page by page before the next step has them again: up to a fifth of its time
+    clears them page by page before the next step has them again: up to a sixth of its time
     (docs/performance.md). Arrays of a gigabyte and more still come from the system.
 
     Nothing changes where memory is not glibc's, or where the environment sets one of glibc's
